@@ -3,14 +3,16 @@
 //!
 //! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
 //! of one that is decided to [`settle`], the one place in which a group comes into being. Never learns
-//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Channels
+//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Of a founding that promises its
+//! policies it learns not even these. Channels
 //! that are not closed count, for the cluster and for who proposed them; a closed one is kept and counts no more.
 
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use channel::{
-    ChannelReject, Charter, Founding, FoundingAct, Hosting, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Terms,
+    ChannelReject, Charter, Founding, FoundingAct, Hosting, Phase, Promise, Refusal, Registry, RegistryNode,
+    RegistryOrg, Terms,
 };
 use cross_shard::message::Message;
 use cross_shard::notice::{
@@ -144,6 +146,8 @@ impl Registry for Known {
 /// What a proposer states.
 pub(crate) struct Proposed {
     pub terms: Terms,
+    /// In place of policies of its own.
+    pub promise: Option<Promise>,
     pub hosting: Hosting,
     pub until_ms: TimeMs,
     pub salt: [u8; 16],
@@ -156,7 +160,7 @@ pub(crate) fn propose(
     signer: OrgId,
     proposed: Proposed,
 ) -> Result<Executed, Refused> {
-    let Proposed { terms, hosting, until_ms, salt } = proposed;
+    let Proposed { terms, promise, hosting, until_ms, salt } = proposed;
     let (past, kept): (Vec<Founding>, Vec<Founding>) =
         foundings(view).into_iter().partition(|founding| founding.until_ms < at.time_ms);
     // Those that founded a channel are counted with the channels.
@@ -175,7 +179,13 @@ pub(crate) fn propose(
         return Err(Refusal::because(ChannelReject::FoundingForm, "another channel has this name").into());
     }
     let known = Known::read(view);
-    let founding = Founding::propose(&at.cluster, terms, signer, hosting, until_ms, &salt, &known, at.time_ms)?;
+    let (cluster, now) = (&at.cluster, at.time_ms);
+    let founding = match promise {
+        None => Founding::propose(cluster, terms, signer, hosting, until_ms, &salt, &known, now),
+        Some(promise) => {
+            Founding::propose_sealed(cluster, terms, promise, signer, hosting, until_ms, &salt, &known, now)
+        }
+    }?;
     if kept.iter().any(|other| other.id == founding.id) {
         return Err(Refusal::from(ChannelReject::NoChange).into());
     }

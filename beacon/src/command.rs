@@ -2,7 +2,7 @@
 //! envelope it comes in.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use channel::{FoundingAct, Hosting, Terms};
+use channel::{FoundingAct, Hosting, Promise, Terms};
 use ledger::committee::Engine;
 use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::genesis::{NodeInfo, OrgInfo};
@@ -196,6 +196,18 @@ pub enum BeaconCommand {
     } = 40,
     /// Proposes who has to approve a matter, or approves that very proposal. It is in force once the policy of policies holds.
     SetPolicy(PolicyChange) = 42,
+    /// Proposes a channel as [`BeaconCommand::ProposeChannel`] does, with a promise of its policies in place of these: what the
+    /// channel comes to go by is read by those whom the terms name, and not by the beacon.
+    ProposeSealedChannel {
+        /// What it states; of policies, those that every such channel starts with.
+        terms: Terms,
+        /// What it promises.
+        promise: Promise,
+        /// The proposer's nodes.
+        hosting: Hosting,
+        /// Last block time at which it can be approved.
+        until_ms: TimeMs,
+    } = 44,
 }
 
 /// A command under the signature of an organisation's admin.

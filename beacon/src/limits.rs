@@ -1,6 +1,6 @@
 //! Limits of the registry. Those that other crates share stand in `ledger::limits`.
 
-use channel::limits::POLICY_ITEMS_MAX;
+use channel::limits::{POLICY_ITEMS_MAX, PROMISE_BYTES_MAX, TERMS_BYTES_MAX};
 use ledger::limits::{
     BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, COMMITTEE_MAX, FOUNDERS_MAX, GRPC_BYTES_MAX,
     MAIL_WINDOW_MESSAGES, PEERS_MAX,
@@ -190,6 +190,10 @@ const _: () = assert!(AUDIT_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a trail fits into 
 const _: () = assert!(AUDIT_REPORT_BYTES_MAX < GRPC_BYTES_MAX, "a report is one answer");
 const _: () = assert!(CHECKPOINT_EVERY_BLOCKS < AUDIT_TRAIL_BLOCKS_MAX as u64, "trails catch up with checkpoints");
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
+const _: () = assert!(
+    TERMS_BYTES_MAX + PROMISE_BYTES_MAX + 1024 <= COMMAND_BYTES_MAX,
+    "a founding with what it promises and the proposer's nodes fits into a command"
+);
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(POLICY_ITEMS_MAX * POLICY_ITEM_BYTES_MAX < COMMAND_BYTES_MAX / 2, "a policy fits into a command");
 const _: () = assert!(

@@ -10,16 +10,20 @@ use crate::change::Subject;
 use crate::founding::Founding;
 use crate::lifecycle::{Phase, Step};
 use crate::limits::PROPOSAL_MS_MAX;
+use crate::opening::PromiseRecord;
 use crate::policy::{Policy, Role};
 use crate::reject::{ChannelReject, Refusal};
 use crate::state::{self, Batch, ChannelRecord, Invitation, MemberRecord, RoleKey};
 use crate::surroundings::{Registry, nodes_of};
 use ledger::Engine;
 
+/// Version written into new charters. Version 1 knew no promise.
+pub const CHARTER_VERSION: u8 = 2;
+
 /// What a channel starts from.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Charter {
-    /// Format version, 1.
+    /// Format version, [`CHARTER_VERSION`].
     pub version: u8,
     /// The cluster.
     pub cluster: ClusterId,
@@ -37,8 +41,10 @@ pub struct Charter {
     pub members: Vec<MemberRecord>,
     /// Whom the founding named and who did not approve it in time, nor reject it.
     pub invited: Vec<OrgId>,
-    /// One policy for each subject, in order.
+    /// One policy for each subject, in order. Where something is promised, those that every such channel starts with.
     pub policies: Vec<(Subject, Policy)>,
+    /// Hash of the opening that the founding promised.
+    pub promise: Option<Hash32>,
 }
 
 impl Founding {
@@ -77,7 +83,7 @@ impl Founding {
         let silent =
             |org: &OrgId| !self.rejections.contains(org) && !self.approvals.iter().any(|(known, _)| known == org);
         let charter = Charter {
-            version: 1,
+            version: CHARTER_VERSION,
             cluster: *cluster,
             group,
             name: self.terms.name.clone(),
@@ -87,6 +93,7 @@ impl Founding {
             members,
             invited: self.terms.invited.iter().copied().filter(silent).collect(),
             policies: self.terms.policies.clone(),
+            promise: self.promise.as_ref().map(|promise| promise.hash),
         };
         Ok((Self { phase, ..self.clone() }, charter))
     }
@@ -129,6 +136,9 @@ impl Charter {
         }
         for (subject, policy) in &self.policies {
             batch.put(state::policy_key(*subject), policy);
+        }
+        if let Some(hash) = self.promise {
+            batch.put(state::promise_key(), &PromiseRecord::waiting(hash));
         }
         let until_ms = TimeMs(self.started_ms.0.saturating_add(PROPOSAL_MS_MAX));
         for org in &self.invited {

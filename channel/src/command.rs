@@ -8,6 +8,7 @@ use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use crate::access::Action;
 use crate::change::Change;
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::opening::Opening;
 use crate::policy::Role;
 use crate::reject::ChannelReject;
 
@@ -86,6 +87,11 @@ pub enum Command {
     },
     /// Closes a channel that is closing, once nothing is under way.
     FinishClose,
+    /// Gives the channel what its founding promised: its policies come into force.
+    Open {
+        /// What the promised hash is of.
+        opening: Opening,
+    },
 }
 
 impl Command {
@@ -103,7 +109,8 @@ impl Command {
             | Self::RevokeKey { .. }
             | Self::RevokeCertificate { .. }
             | Self::SetNodes { .. }
-            | Self::FinishClose => Action::OwnAct,
+            | Self::FinishClose
+            | Self::Open { .. } => Action::OwnAct,
         }
     }
 }

@@ -41,7 +41,10 @@ impl Scene<'_, '_> {
                 gone = Some(*org);
             }
             Change::Anchors { org, nodes } => self.set_anchors(&mut batch, proposal.proposer, *org, nodes)?,
-            Change::Policy { subject, policy } => self.set_policy(&mut batch, *subject, policy)?,
+            Change::Policy { subject, policy } => {
+                self.set_policy(&mut batch, *subject, policy)?;
+                self.supersede_promise(&mut batch);
+            }
             Change::Freeze => self.step(&mut batch, Step::Freeze)?,
             Change::Thaw => self.step(&mut batch, Step::Thaw)?,
             Change::Close => self.step(&mut batch, Step::Close)?,

@@ -5,6 +5,9 @@
 //! it approves. Once the stated policy holds over those who have approved, and they could satisfy
 //! every policy of the channel by themselves and have brought as many nodes as its engine needs, the founding is
 //! approved: they are the founders, and whoever has not approved by then is invited.
+//!
+//! A founding may promise its policies instead of stating them ([`crate::opening`]): then all that is judged of them here is
+//! that the channel starts with those that every such channel starts with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +19,7 @@ use ledger::limits::COMMITTEE_MAX;
 use crate::change::Subject;
 use crate::lifecycle::{Phase, Step};
 use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX, PROPOSAL_MS_MAX, TERMS_BYTES_MAX};
+use crate::opening::{Promise, first_policies};
 use crate::policy::{Elector, Policy, Residual, Role, Roster};
 use crate::reject::{ChannelReject, Refusal};
 use crate::surroundings::{Registry, ascending, nodes_of};
@@ -32,9 +36,12 @@ pub struct Terms {
     pub engine: Engine,
     /// Who has to approve the founding; only admins do.
     pub founding: Policy,
-    /// One policy for each subject, in the order of [`Subject::ALL`].
+    /// One policy for each subject, in the order of [`Subject::ALL`]: those that the channel starts with.
     pub policies: Vec<(Subject, Policy)>,
 }
+
+/// Version written into new foundings. Version 1 knew no promise.
+pub const FOUNDING_VERSION: u8 = 2;
 
 /// The nodes an organisation brings.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -60,7 +67,7 @@ pub enum FoundingAct {
 /// A founding as the beacon keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Founding {
-    /// Format version, 1.
+    /// Format version, [`FOUNDING_VERSION`].
     pub version: u8,
     /// See [`founding_id`].
     pub id: Hash32,
@@ -76,6 +83,8 @@ pub struct Founding {
     pub rejections: Vec<OrgId>,
     /// How far it has come, but for the deadline: see [`Founding::phase_at`].
     pub phase: Phase,
+    /// What it promises in place of policies of its own.
+    pub promise: Option<Promise>,
 }
 
 /// The id of a founding: `sha256("seamark/channel-founding/v1" ‖ cluster ‖ proposer ‖ until ‖ salt ‖
@@ -85,6 +94,23 @@ pub fn founding_id(cluster: &ClusterId, proposer: OrgId, until_ms: TimeMs, salt:
     let terms = borsh::to_vec(terms).expect("writing to memory does not fail");
     let parts: [&[u8]; 5] = [&cluster.0.0, &proposer.0.to_be_bytes(), &until_ms.0.to_be_bytes(), salt, &terms];
     tagged(b"seamark/channel-founding/v1", &parts)
+}
+
+/// The id of a founding that promises its policies: as [`founding_id`], under `seamark/channel-founding/v2`, with the promised
+/// hash before the terms. So whoever approves the id approves what was promised, too.
+#[must_use]
+pub fn promised_founding_id(
+    cluster: &ClusterId,
+    proposer: OrgId,
+    until_ms: TimeMs,
+    salt: &[u8; 16],
+    promised: &Hash32,
+    terms: &Terms,
+) -> Hash32 {
+    let terms = borsh::to_vec(terms).expect("writing to memory does not fail");
+    let parts: [&[u8]; 6] =
+        [&cluster.0.0, &proposer.0.to_be_bytes(), &until_ms.0.to_be_bytes(), salt, &promised.0, &terms];
+    tagged(b"seamark/channel-founding/v2", &parts)
 }
 
 impl Terms {
@@ -115,19 +141,24 @@ impl Terms {
         if let Some(unknown) = self.invited.iter().find(|org| registry.org(**org).is_none()) {
             return Err(Refusal::because(ChannelReject::OrgUnknown, format!("organisation {unknown}")));
         }
-        if !self.policies.iter().map(|(subject, _)| *subject).eq(Subject::ALL) {
-            return Err(Refusal::because(ChannelReject::FoundingForm, "one policy for each subject, in order"));
-        }
         let all: BTreeSet<OrgId> = self.invited.iter().copied().chain([proposer]).collect();
-        let judge = |word: &str, policy: &Policy, roster: &Roster| {
-            let refuse = |fault| {
-                Refusal::because(ChannelReject::PolicyUnsatisfiable, format!("the policy of {word}, {policy}: {fault}"))
-            };
-            policy.check(roster).map_err(refuse)
-        };
         judge("founding", &self.founding, &admins(&all))?;
-        self.policies.iter().try_for_each(|(subject, policy)| judge(subject.word(), policy, &founders(&all)))
+        check_policies(&self.policies, &founders(&all))
     }
+}
+
+/// Whether these are one policy for each subject, and all of them could hold.
+pub(crate) fn check_policies(policies: &[(Subject, Policy)], roster: &Roster) -> Result<(), Refusal> {
+    if !policies.iter().map(|(subject, _)| *subject).eq(Subject::ALL) {
+        return Err(Refusal::because(ChannelReject::FoundingForm, "one policy for each subject, in order"));
+    }
+    policies.iter().try_for_each(|(subject, policy)| judge(subject.word(), policy, roster))
+}
+
+fn judge(word: &str, policy: &Policy, roster: &Roster) -> Result<(), Refusal> {
+    policy.check(roster).map_err(|fault| {
+        Refusal::because(ChannelReject::PolicyUnsatisfiable, format!("the policy of {word}, {policy}: {fault}"))
+    })
 }
 
 /// The roster of those who can approve a founding.
@@ -139,7 +170,7 @@ fn admins(orgs: &BTreeSet<OrgId>) -> Roster {
 }
 
 /// The roster of a channel with these founders: each has an admin key and a node.
-fn founders(orgs: &BTreeSet<OrgId>) -> Roster {
+pub(crate) fn founders(orgs: &BTreeSet<OrgId>) -> Roster {
     let electors = orgs.iter().flat_map(|org| [Role::Admin, Role::Node].map(|role| Elector { org: *org, role }));
     Roster { members: orgs.clone(), electors: electors.collect() }
 }
@@ -159,20 +190,64 @@ impl Founding {
         registry: &dyn Registry,
         now: TimeMs,
     ) -> Result<Self, Refusal> {
+        Self::begin(cluster, terms, None, proposer, hosting, until_ms, salt, registry, now)
+    }
+
+    /// Proposes a channel that comes to go by what is promised, which is sealed. As [`Founding::propose`]; its terms state
+    /// the policies that every such channel starts with.
+    ///
+    /// # Errors
+    /// As [`Founding::propose`], and [`ChannelReject::PromiseForm`].
+    pub fn propose_sealed(
+        cluster: &ClusterId,
+        terms: Terms,
+        promise: Promise,
+        proposer: OrgId,
+        hosting: Hosting,
+        until_ms: TimeMs,
+        salt: &[u8; 16],
+        registry: &dyn Registry,
+        now: TimeMs,
+    ) -> Result<Self, Refusal> {
+        Self::begin(cluster, terms, Some(promise), proposer, hosting, until_ms, salt, registry, now)
+    }
+
+    fn begin(
+        cluster: &ClusterId,
+        terms: Terms,
+        promise: Option<Promise>,
+        proposer: OrgId,
+        hosting: Hosting,
+        until_ms: TimeMs,
+        salt: &[u8; 16],
+        registry: &dyn Registry,
+        now: TimeMs,
+    ) -> Result<Self, Refusal> {
         if until_ms <= now || until_ms.0 > now.0.saturating_add(PROPOSAL_MS_MAX) {
             return Err(ChannelReject::ProposalDeadline.into());
         }
         terms.check(proposer, registry)?;
+        let id = match &promise {
+            None => founding_id(cluster, proposer, until_ms, salt, &terms),
+            Some(promise) => promised_founding_id(cluster, proposer, until_ms, salt, &promise.hash, &terms),
+        };
         let founding = Self {
-            version: 1,
-            id: founding_id(cluster, proposer, until_ms, salt, &terms),
+            version: FOUNDING_VERSION,
+            id,
             terms,
             proposer,
             until_ms,
             approvals: Vec::new(),
             rejections: Vec::new(),
             phase: Phase::Proposed,
+            promise,
         };
+        if let Some(promise) = &founding.promise {
+            if founding.terms.policies != first_policies() {
+                return Err(Refusal::because(ChannelReject::PromiseForm, "policies beside it"));
+            }
+            promise.check(&founding.named())?;
+        }
         founding.act(proposer, &FoundingAct::Approve(hosting), registry, now)
     }
 

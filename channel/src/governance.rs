@@ -5,12 +5,13 @@ use ledger::ids::{Height, TimeMs};
 use ledger::view::View;
 
 use crate::change::Subject;
+use crate::opening::PromiseRecord;
 use crate::policy::Policy;
 use crate::proposal::Proposal;
 use crate::state::{self, ChannelRecord, GrantRecord, Invitation, MemberRecord};
 
-/// Version written into new [`Governance`].
-pub const GOVERNANCE_VERSION: u8 = 1;
+/// Version written into new [`Governance`]. Version 1 did not say what the founding promised.
+pub const GOVERNANCE_VERSION: u8 = 2;
 
 /// Who takes part in a channel, by which rules, and what is under way.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -33,6 +34,8 @@ pub struct Governance {
     pub proposals: Vec<Proposal>,
     /// Audit grants, by organisation; they may have ended.
     pub grants: Vec<GrantRecord>,
+    /// What the founding promised, and how far the channel is with it.
+    pub promise: Option<PromiseRecord>,
 }
 
 impl Governance {
@@ -51,6 +54,7 @@ impl Governance {
             invitations: state::invitations(view),
             proposals: state::proposals(view),
             grants: state::grants(view),
+            promise: state::promise(view),
         })
     }
 }

@@ -14,6 +14,13 @@ pub const REVOCATIONS_PER_MEMBER_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Encoded terms of a founding: with its members, at their limits, they make a charter that the registry can keep.
 pub const TERMS_BYTES_MAX: usize = 4096;
+/// Encoded opening of a founding: what its terms could say of policies in the clear.
+pub const OPENING_BYTES_MAX: usize = TERMS_BYTES_MAX;
+/// To a multiple of so many bytes an opening is padded before it is sealed, its length (4 bytes) included: sizes of policies
+/// tell of their form.
+pub const OPENING_PAD_BYTES: usize = 512;
+/// Encoded promise of a founding: the sealed opening, and a key for each member that may be.
+pub const PROMISE_BYTES_MAX: usize = 8 * 1024;
 /// Encoded signed command.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 /// How far in the future a command's deadline may lie.
@@ -50,6 +57,11 @@ const POLICY_ITEM_BYTES_MAX: usize = 16;
 const FOUNDING_POLICIES: usize = 8;
 
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
+const _: () = assert!(OPENING_BYTES_MAX + 512 < COMMAND_BYTES_MAX, "an opening fits into a command");
+const _: () = assert!(
+    OPENING_BYTES_MAX + 2 * OPENING_PAD_BYTES + MEMBERS_MAX * 50 + 128 <= PROMISE_BYTES_MAX,
+    "an opening can be sealed for as many organisations as a founding may name"
+);
 const _: () = assert!(MEMBERS_MAX <= COMMITTEE_MAX, "each member can have a seat");
 const _: () = assert!(
     MEMBERS_MAX * PROPOSALS_OPEN_PER_ORG_MAX < PROPOSALS_KEPT_MAX,

@@ -142,6 +142,10 @@ pub fn read_set(checked: &CheckedCommand) -> ReadSet {
         | Command::RevokeKey { .. }
         | Command::RevokeCertificate { .. }
         | Command::SetNodes { .. } => keys.extend(Subject::ALL.map(state::policy_key)),
+        Command::Open { .. } => {
+            keys.push(state::promise_key());
+            keys.extend(Subject::ALL.map(state::policy_key));
+        }
         Command::FinishClose => {}
     }
     keys
@@ -225,6 +229,7 @@ impl Scene<'_, '_> {
                 let batch = self.finish_close()?;
                 Ok((Outcome::Phase(Phase::Closed), batch))
             }
+            Command::Open { opening } => self.keep_promise(opening).map(done),
         }
     }
 }
@@ -238,7 +243,8 @@ fn deed(command: &Command) -> Deed {
         | Command::Withdraw { .. }
         | Command::Settle { .. }
         | Command::Join { .. }
-        | Command::Decline => Deed::Govern,
+        | Command::Decline
+        | Command::Open { .. } => Deed::Govern,
         Command::Leave
         | Command::AddKey { .. }
         | Command::RotateKey { .. }

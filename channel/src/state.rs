@@ -14,6 +14,7 @@ use ledger::view::View;
 use crate::change::{AuditGrant, Subject, Target};
 use crate::exclusion::Exclusion;
 use crate::lifecycle::Phase;
+use crate::opening::PromiseRecord;
 use crate::policy::{Elector, Policy, Role, Roster};
 use crate::proposal::{Proposal, Voice};
 use ledger::Engine;
@@ -147,6 +148,7 @@ const KIND_EXCLUSION: u8 = 0xE7;
 const KIND_REVOCATION: u8 = 0xE8;
 const KIND_ASSET: u8 = 0xE9;
 const KIND_DONE: u8 = 0xEA;
+const KIND_PROMISE: u8 = 0xEB;
 
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![STATE];
@@ -218,6 +220,12 @@ pub fn revocation_key(org: OrgId, credential: &Hash32) -> Vec<u8> {
 #[must_use]
 pub fn asset_key(asset: &AssetId) -> Vec<u8> {
     key(KIND_ASSET, &[&asset.0])
+}
+
+/// Key of the [`PromiseRecord`].
+#[must_use]
+pub fn promise_key() -> Vec<u8> {
+    key(KIND_PROMISE, &[])
 }
 
 /// Key of what an executed command did.
@@ -292,6 +300,11 @@ pub fn members(view: &mut View<'_>) -> Vec<MemberRecord> {
 /// The policy of a subject.
 pub fn policy(view: &mut View<'_>, subject: Subject) -> Option<Policy> {
     view.load(&policy_key(subject))
+}
+
+/// What the founding promised, and how far the channel is with it; `None` where it stated its policies itself.
+pub fn promise(view: &mut View<'_>) -> Option<PromiseRecord> {
+    view.load(&promise_key())
 }
 
 /// The revision of a target; it rises with every change.

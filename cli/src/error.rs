@@ -220,6 +220,12 @@ impl From<client::ExclusionFileError> for CliError {
     }
 }
 
+impl From<client::OpeningError> for CliError {
+    fn from(error: client::OpeningError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
 impl From<client::EvidenceFileError> for CliError {
     fn from(error: client::EvidenceFileError) -> Self {
         let fix = "do not rely on it; fetch it again with 'seamark evidence show', and check that the genesis is the right one";

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use beacon::assign::{Constraints, GroupSeats, assign};
 use beacon::genesis::check;
+use channel::charter::CHARTER_VERSION;
 use channel::state::{MemberNode, MemberRecord, RoleKey};
 use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
 use cross_shard::notice::{ANCHORS_UPDATE_VERSION, AnchorsUpdate, NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
@@ -211,7 +212,7 @@ pub fn charter(genesis: &Genesis, group: GroupId) -> Charter {
     };
     let policy = Policy::members(Quorum::Majority, Role::Admin);
     Charter {
-        version: 1,
+        version: CHARTER_VERSION,
         cluster: genesis.cluster_id(),
         group,
         name: format!("channel-{}", group.ordinal()),
@@ -221,6 +222,7 @@ pub fn charter(genesis: &Genesis, group: GroupId) -> Charter {
         members: genesis.orgs.iter().map(member).collect(),
         invited: Vec::new(),
         policies: Subject::ALL.map(|subject| (subject, policy.clone())).to_vec(),
+        promise: None,
     }
 }
 

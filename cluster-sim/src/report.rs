@@ -146,6 +146,8 @@ coverage! {
     withheld;
     /// Channels that were founded while the cluster ran.
     founded;
+    /// Openings that such channels were given and that their foundings had promised.
+    opened;
     /// Committees of such channels that came into force after the first.
     seated;
     /// States that replicas fetched from others.
@@ -174,6 +176,7 @@ impl Coverage {
         self.rekeyed += carried_out(block, |act, _| {
             matches!(act, Act::AddKey { .. } | Act::RotateKey { .. } | Act::RevokeKey { .. })
         });
+        self.opened += carried_out(block, |act, _| matches!(act, Act::Open { .. }));
         for governed in &block.governed {
             if let Governed::Told(_, update) = governed {
                 self.revoked += update.revoked.len() as u64;

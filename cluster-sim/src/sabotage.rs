@@ -12,7 +12,7 @@ mod nodes;
 
 use bytes::Bytes;
 use channel::proposal::Voice;
-use channel::{Policy, Proposal, ProposalState, Quorum, Role, Subject};
+use channel::{Policy, PromiseRecord, Proposal, ProposalState, Quorum, Role, Subject};
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
@@ -88,6 +88,8 @@ sabotages! {
     LockStaysOpen;
     /// In a channel any one member decides, whatever the policies say.
     OneDecides;
+    /// A channel takes whatever it is given for what its founding promised.
+    AnyOpening;
     /// A member that leaves a channel or is removed goes on as before.
     KeepRemoved;
     /// A channel does not count what comes from the main ledger.
@@ -345,6 +347,19 @@ fn apply(
                     view.put(key, policy);
                 }
             }
+            outcome
+        }
+        (Sabotage::AnyOpening, Command::Channel(bytes)) => {
+            let signed = borsh::from_slice::<channel::SignedCommand>(bytes).ok();
+            let act = signed.and_then(|signed| borsh::from_slice::<channel::Command>(&signed.body).ok());
+            let promised = channel::state::promise(view);
+            let (Some(channel::Command::Open { opening }), Some(promised)) = (act, promised) else {
+                return work.apply(view, at, command);
+            };
+            view.store(channel::state::promise_key(), &PromiseRecord { hash: opening.hash(), ..promised });
+            let outcome = work.apply(view, at, command);
+            let after = channel::state::promise(view).unwrap_or(promised);
+            view.store(channel::state::promise_key(), &PromiseRecord { hash: promised.hash, ..after });
             outcome
         }
         (Sabotage::KeepRemoved, Command::Channel(_)) => {

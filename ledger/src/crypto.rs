@@ -10,6 +10,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 // Provides the lock that guards k256's precomputed tables.
 use critical_section as _;
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use k256::elliptic_curve::point::AffineCoordinates;
 
 use crate::hash::Hash32;
 use crate::memo;
@@ -116,6 +117,23 @@ impl SecretKey {
         PublicKey(key)
     }
 
+    /// What this key and another one have in common, and nobody else can compute: the x coordinate of the product of one's
+    /// secret and the other's point (Diffie-Hellman). No key by itself: hash it together with both public keys and what the
+    /// key is for.
+    ///
+    /// # Errors
+    /// [`CryptoError::PublicKey`] when the other key is no compressed point of the curve.
+    pub fn agree(&self, other: &PublicKey) -> Result<[u8; 32], CryptoError> {
+        // As for signatures: a key has one encoding.
+        if !matches!(other.0[0], 0x02 | 0x03) {
+            return Err(CryptoError::PublicKey);
+        }
+        let other = k256::PublicKey::from_sec1_bytes(&other.0).map_err(|_| CryptoError::PublicKey)?;
+        // The order is prime and neither factor is zero, so the product is a point with coordinates.
+        let secret: &k256::Scalar = self.0.as_nonzero_scalar().as_ref();
+        Ok((other.to_projective() * secret).to_affine().x().into())
+    }
+
     /// Signs a digest: deterministic (RFC 6979), low S.
     #[must_use]
     pub fn sign(&self, digest: &Hash32) -> Signature {
@@ -192,5 +210,24 @@ mod tests {
         broken.0[40] ^= 1;
         assert_eq!(verify(&key.public(), &digest, &broken), Err(CryptoError::Signature));
         assert_eq!(verify(&PublicKey([5; 33]), &digest, &signature), Err(CryptoError::PublicKey));
+    }
+
+    #[test]
+    fn two_keys_agree_and_a_third_one_does_not() {
+        let [a, b, c] = [1, 2, 3].map(|purpose| SecretKey::derive(b"test", &[purpose]));
+        let shared = a.agree(&b.public()).unwrap();
+        assert_eq!(b.agree(&a.public()), Ok(shared));
+        assert_ne!(c.agree(&a.public()), Ok(shared));
+        assert_ne!(c.agree(&b.public()), Ok(shared));
+        // One times a point is that point.
+        let mut one = [0; 32];
+        one[31] = 1;
+        let one = SecretKey::from_bytes(&one).unwrap();
+        assert_eq!(one.agree(&a.public()).unwrap()[..], a.public().0[1..]);
+        let mut beyond = [0xff; 33];
+        beyond[0] = 2;
+        for wrong in [[5; 33], [0; 33], beyond] {
+            assert_eq!(a.agree(&PublicKey(wrong)), Err(CryptoError::PublicKey));
+        }
     }
 }

@@ -1,8 +1,14 @@
 //! Channels by command: what `docs/channels.md` walks through, as three organisations run it beside one
 //! cluster, and what is refused with which code.
 
+use beacon::{BeaconCommand, SignedCommand};
+use channel::{FoundingAct, Hosting};
+use client::{Client, Profile};
+use ledger::{NodeId, OrgId, TimeMs};
+use seamark_cli::setup::ClusterDir;
 use serde_json::{Value, json};
 
+use crate::support::bank::now_ms;
 use crate::support::eventually;
 use crate::support::shell::Shell;
 
@@ -64,9 +70,15 @@ fn found(shell: &Shell) {
     assert_eq!(code(shell, "channel approve steel --as org-c --nodes 1"), "channel_node_unknown", "it is another's");
     assert_eq!(code(shell, "channel status steel"), "channel_unknown", "it is not there before all have approved");
 
+    // What it is to go by is for those whom it names; the beacon has the hash of it alone.
     let id = created["founding"].as_str().unwrap();
+    let charter = shell.told("channel charter steel --as org-c");
+    assert_eq!((&charter["founding"], &charter["state"]), (&created["founding"], &json!("proposed")));
+    assert_eq!(charter["promised"].as_str().map(str::len), Some(64), "{charter}");
+    assert_eq!(charter["policies"][0], json!({ "subject": "membership", "policy": "majority(members.admin)" }));
     let founded = shell.told(&format!("channel approve {} --as org-c", &id[..12]));
     assert_eq!((&founded["state"], &founded["channel"]), (&json!("founded"), &json!("channel-0")));
+    assert_eq!((&founded["in_force"], &founded["policies"]), (&json!(true), &charter["policies"]));
     let runs = |told: &Value| told["healthy"] == true && told["group"]["height"].as_u64() > Some(0);
     let status = wait_for(shell, "it runs", "channel status steel", runs);
     assert_eq!(status["members"], json!(["org-a", "org-b", "org-c"]));
@@ -74,6 +86,11 @@ fn found(shell: &Shell) {
     assert_eq!((&status["threshold"], &status["committee"][3]), (&json!(3), &json!({ "node": 5, "org": "org-b" })));
     assert!(status["group"]["leader"].is_u64(), "{status}");
     assert_eq!(shell.told("channel ls")["foundings"], json!([]));
+    // Whoever approved last has given the channel what was promised.
+    let kept = |told: &Value| told["promise"]["state"] == "kept";
+    let shown = wait_for(shell, "it goes by that", "channel show steel --as org-a", kept);
+    assert_eq!((&shown["policies"], &shown["promise"]["hash"]), (&charter["policies"], &charter["promised"]));
+    assert_eq!(code(shell, "channel open steel --as org-b"), "channel_promise_kept");
 }
 
 #[test]
@@ -199,6 +216,55 @@ fn an_organisation_is_invited_and_declines() {
     assert_eq!(said(&shell, "approve", &revoke, "org-a"), "applied");
 }
 
+/// A channel of org-a and org-b that is founded by org-b's approval, of which nothing else comes: the command was cut short.
+fn founded_and_cut_short(shell: &Shell, name: &str) {
+    let created = shell.told(&format!("channel create {name} --as org-a --members org-b --policy any --nodes 1"));
+    let founding = created["founding"].as_str().unwrap().parse().unwrap();
+    let dir = ClusterDir::at(shell.dir());
+    let mut profile = Profile::load(&dir.profile_path()).unwrap();
+    let folder = dir.admin_dir("org-b");
+    (profile.cert, profile.key) = (folder.join("admin.pem"), folder.join("admin.key"));
+    let act = FoundingAct::Approve(Hosting { nodes: vec![NodeId(2)], anchors: vec![NodeId(2)] });
+    let (command, until) = (BeaconCommand::ActOnChannel { founding, act }, TimeMs(now_ms() + 60_000));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(&profile).await.unwrap();
+        let (cluster, key) = (client.cluster_id(), dir.admin_key("org-b").unwrap());
+        let signed = SignedCommand::sign(&cluster, &command, OrgId(2), [1; 16], until, &key);
+        let fate = client.command(signed.encode()).await.unwrap().founding.unwrap();
+        assert!(fate.channel.is_some(), "{fate:?}");
+    });
+    let waits = |told: &Value| told["promise"]["state"] == "waits";
+    let shown = wait_for(shell, "it runs", &format!("channel show {name} --as org-a"), waits);
+    for line in shown["policies"].as_array().unwrap() {
+        assert_eq!(line["policy"], "all(members.admin)", "what everybody knows");
+    }
+}
+
+#[test]
+fn what_was_agreed_on_comes_into_force_later_where_a_command_was_cut_short() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    founded_and_cut_short(&shell, "coal");
+    let text = shell.seamark("channel show coal --as org-b").stdout;
+    assert!(text.contains("waits: see 'seamark channel open channel-0'"), "{text}");
+    assert_eq!(shell.told("channel open coal --as org-b")["done"], "it is in force");
+    let shown = shell.told("channel show coal --as org-a");
+    assert_eq!(shown["promise"]["state"], "kept");
+    for line in shown["policies"].as_array().unwrap() {
+        assert_eq!(line["policy"], "any(members.admin)");
+    }
+    assert_eq!(code(&shell, "channel open coal --as org-a"), "channel_promise_kept");
+    assert_eq!(proposed(&shell, "channel freeze coal --as org-b").1, "applied", "one is enough");
+
+    // Without it all of them decide, and what they have decided nobody undoes with it.
+    founded_and_cut_short(&shell, "slate");
+    let (policy, state) = proposed(&shell, "channel policy slate freeze majority --as org-a");
+    assert_eq!(state, "open");
+    assert_eq!(shell.told(&format!("channel approve slate {policy} --as org-b"))["state"], "applied");
+    assert_eq!(code(&shell, "channel open slate --as org-b"), "channel_promise_superseded");
+    assert_eq!(shell.told("channel show slate --as org-a")["promise"]["state"], "superseded");
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_a_code() {
     let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
@@ -226,6 +292,7 @@ fn what_cannot_be_is_refused_with_a_code() {
     shell.told("channel create pair --as org-a --members org-b");
     wait_for(&shell, "it is listed", "channel ls", |told| !told["foundings"][0].is_null());
     assert_eq!(code(&shell, "channel approve pair --as org-c"), "channel_not_invited");
+    assert_eq!(code(&shell, "channel charter pair --as org-c"), "channel_not_invited");
     assert_eq!(shell.told("channel reject pair --as org-b")["state"], "abandoned", "all are needed");
     shell.told("channel create pair --as org-a --members org-b");
     wait_for(&shell, "it is listed again", "channel ls", |told| !told["foundings"][0].is_null());

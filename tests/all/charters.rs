@@ -1,10 +1,13 @@
-//! What founders agree on is for them and for whoever hosts the beacon, which decides on it: no other node has it on its
-//! disk, and no answer to an outsider shows it.
+//! What founders agree on is for them: no node has it on its disk in the clear, also none that hosts the beacon, and no answer
+//! to an outsider shows it. What of it the beacon has, is a hash and copies that the founders' admins open.
+
+use std::collections::BTreeMap;
 
 use beacon::BeaconCommand;
 use bytes::Bytes;
+use channel::opening::first_policies;
 use channel::policy::Item;
-use channel::{FoundingAct, Hosting, Policy, Quorum, Role, Terms};
+use channel::{Command, FoundingAct, Hosting, Opening, Outcome, Policy, PromiseStanding, Quorum, Role, Subject, Terms};
 use client::net;
 use ledger::{Engine, GroupId, NodeId, OrgId, TimeMs};
 use prost::Message;
@@ -18,7 +21,7 @@ use crate::support::consortium::Consortium;
 use crate::support::eventually;
 use crate::support::rpc::call;
 
-/// A policy that nobody else has, and that stands in the charter alone.
+/// A policy that nobody else has, and that stands in the opening alone.
 fn agreed_on(first: OrgId, second: OrgId) -> Policy {
     let one = |org, role| Item::Sub(Policy::one(org, role));
     let nodes = Policy::rule(Quorum::All, vec![one(first, Role::Node), one(second, Role::Node)]);
@@ -27,7 +30,7 @@ fn agreed_on(first: OrgId, second: OrgId) -> Policy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_founders_agree_on_is_nowhere_outside_but_in_the_beacon() {
+async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
     let cluster = TestCluster::start(Wanted { nodes: 6, shards: 1, ..Wanted::default() }).await;
     let consortium = Consortium::of(&cluster);
     let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
@@ -45,18 +48,30 @@ async fn what_founders_agree_on_is_nowhere_outside_but_in_the_beacon() {
     };
 
     let secret = agreed_on(first, second);
+    let wanted = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, secret.clone())).to_vec());
+    let admins = consortium.client(first).admins().await.unwrap();
+    let readers: BTreeMap<_, _> = founders.iter().map(|org| (*org, admins[org])).collect();
+    let id = cluster.genesis.cluster_id();
+    let promise = client::opening::seal(&id, &wanted, &readers).unwrap();
     let terms = Terms {
         name: "steel".to_owned(),
         invited: vec![second],
         engine: Engine::Raft,
         founding: Policy::members(Quorum::All, Role::Admin),
-        policies: channel::Subject::ALL.map(|subject| (subject, secret.clone())).to_vec(),
+        policies: first_policies(),
     };
     let until_ms = TimeMs(now_ms() + 600_000);
-    let propose = BeaconCommand::ProposeChannel { terms, hosting: hosting(first), until_ms };
+    let (sealed, hosts) = (promise.clone(), hosting(first));
+    let propose = BeaconCommand::ProposeSealedChannel { terms, promise: sealed, hosting: hosts, until_ms };
     let proposed = consortium.beacon(first, &propose).await.unwrap().founding.unwrap();
     // While it waits, and when it is decided.
     let mut seen = outsiders_view(&cluster, outside, deciding[0]).await;
+    // Who is asked reads its own copy before it says yes, and is given nobody else's.
+    let asked = consortium.client(second).foundings().await.unwrap().remove(0);
+    let copies = &asked.promise.as_ref().unwrap().sealed.keys;
+    assert_eq!(copies.iter().map(|(org, _)| *org).collect::<Vec<_>>(), [second]);
+    let read = client::opening::open(&id, asked.promise.as_ref().unwrap(), second, &consortium.key(second));
+    assert_eq!(read.as_ref(), Ok(&wanted));
     let act = FoundingAct::Approve(hosting(second));
     let approve = BeaconCommand::ActOnChannel { founding: proposed.id, act };
     let channel = consortium.beacon(second, &approve).await.unwrap().founding.unwrap().channel.unwrap();
@@ -67,6 +82,16 @@ async fn what_founders_agree_on_is_nowhere_outside_but_in_the_beacon() {
     })
     .await;
     settled(&consortium.client(first), &[GroupId::BEACON, channel]).await;
+    let member = consortium.client(first);
+    let before = eventually("the channel answers its members", async || member.governance(channel).await).await;
+    let standing = before.promise.unwrap().standing;
+    assert_eq!((before.policies, standing), (first_policies(), PromiseStanding::Waits));
+    let open = Command::Open { opening: read.unwrap() };
+    assert_eq!(consortium.act(channel, second, &open).await.unwrap(), Outcome::Done);
+    settled(&consortium.client(first), &[GroupId::BEACON, channel]).await;
+    let after = consortium.client(first).governance(channel).await.unwrap();
+    assert_eq!(after.policies, wanted.policies, "members see what they have agreed on");
+
     let has = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
     // The search finds what is there: the channel is in what everybody follows.
     let later = eventually("a node of the beacon tells of the channel", async || {
@@ -80,11 +105,13 @@ async fn what_founders_agree_on_is_nowhere_outside_but_in_the_beacon() {
     let forms = [borsh::to_vec(&secret).unwrap(), secret.to_string().into_bytes()];
     for (what, bytes) in &seen {
         assert!(forms.iter().all(|form| !has(bytes, form)), "{what} shows an outsider what the founders agreed on");
+        assert!(!has(bytes, &promise.sealed.body[..64]), "{what} gives an outsider a copy to try keys on");
     }
     let folder = |node: &NodeId| cluster.dir.node_dir(*node);
-    assert!(deciding.iter().any(|node| found_in(&folder(node), &forms[0])), "the beacon has decided on it");
-    // Members' nodes keep it sealed.
-    for node in &away {
+    assert!(deciding.iter().any(|node| found_in(&folder(node), &promise.hash.0)), "the beacon has decided on its hash");
+    // Members' nodes keep it sealed, and the nodes of the beacon have never had it, whose they may be.
+    assert!(deciding.iter().any(|node| org_of(*node) == org_of(outside)), "one of them is an outsider's");
+    for node in deciding.iter().chain(&away) {
         for form in &forms {
             assert!(!found_in(&folder(node), form), "node {node} has what the founders agreed on");
         }

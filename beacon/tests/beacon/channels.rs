@@ -62,7 +62,7 @@ impl Beacon {
         outcome
     }
 
-    fn run(&mut self, org: u16, command: &BeaconCommand) -> Result<Executed, Refused> {
+    pub fn run(&mut self, org: u16, command: &BeaconCommand) -> Result<Executed, Refused> {
         self.run_with(org, &admin(org), command)
     }
 
@@ -86,7 +86,7 @@ impl Beacon {
         }
     }
 
-    fn act(&mut self, org: u16, founding: Hash32, act: FoundingAct) -> Result<Executed, Refused> {
+    pub fn act(&mut self, org: u16, founding: Hash32, act: FoundingAct) -> Result<Executed, Refused> {
         self.run(org, &BeaconCommand::ActOnChannel { founding, act })
     }
 
@@ -114,7 +114,7 @@ impl Beacon {
     }
 }
 
-fn refused_by(outcome: Result<Executed, Refused>) -> ChannelReject {
+pub fn refused_by(outcome: Result<Executed, Refused>) -> ChannelReject {
     let refused = outcome.expect_err("it is refused");
     assert_eq!(refused.reject, Reject::ChannelRefused);
     refused.channel.expect("the rules of channels say why").reject

@@ -26,6 +26,7 @@ mod orgs;
 mod policies;
 mod policies_laws;
 mod proof;
+mod sealed;
 mod seats;
 mod state;
 mod support;

@@ -10,12 +10,16 @@ use channel::proposal::{Voice, proposal_id};
 use channel::state::{self, ChannelRecord, GrantRecord, Invitation, MemberNode, MemberRecord, Revocation, RoleKey};
 use channel::{
     AuditGrant, Change, ChannelReject, Command, Elector, Engine, Exclusion, Founding, FoundingAct, Hosting, Outcome,
-    Phase, Policy, Proposal, ProposalState, Quorum, Role, Scope, SignedCommand, Subject, Target,
+    Phase, Policy, PromiseRecord, PromiseStanding, Proposal, ProposalState, Quorum, Role, Scope, SignedCommand,
+    Subject, Target,
 };
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
 
-use crate::support::{CLUSTER, Directory, GROUP, NOW, admin, everyone, found, hosting, majority, node_key, terms};
+use crate::support::{
+    CLUSTER, Directory, GROUP, NOW, admin, approved, everyone, found, hosting, majority, node_key, opening, promise,
+    propose_sealed, sealed_terms, terms,
+};
 use vectors::Vectors;
 
 const H: Hash32 = Hash32([7; 32]);
@@ -89,6 +93,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("revoke certificate", Command::RevokeCertificate { credential: H }),
         ("set nodes", Command::SetNodes { nodes: vec![NodeId(20), NodeId(21)] }),
         ("finish close", Command::FinishClose),
+        ("open", Command::Open { opening: opening(&majority()) }),
     ]
 }
 
@@ -173,6 +178,13 @@ fn records() {
         };
         vectors.format(&format!("proposal: {name}"), &proposal, "");
     }
+    for (name, standing) in [
+        ("waits", PromiseStanding::Waits),
+        ("kept", PromiseStanding::Kept { height: Height(5) }),
+        ("superseded", PromiseStanding::Superseded { height: Height(5) }),
+    ] {
+        vectors.format(&format!("promise: {name}"), &PromiseRecord { standing, ..PromiseRecord::waiting(H) }, "");
+    }
     for (name, outcome) in [
         ("done", Outcome::Done),
         ("proposal", Outcome::Proposal { id: H, state: ProposalState::Open }),
@@ -210,6 +222,7 @@ fn keys() {
         ("exclusion", state::exclusion_key(org, height)),
         ("revocation", state::revocation_key(org, &H)),
         ("asset", state::asset_key(&AssetId([3; 16]))),
+        ("promise", state::promise_key()),
     ] {
         vectors.pin(name, &key, "");
     }
@@ -237,5 +250,14 @@ fn founding() {
     vectors.format("charter", &charter, &charter.hash().to_string());
     let genesis = borsh::to_vec(&charter.genesis_writes()).unwrap();
     vectors.pin("genesis", &genesis, &sha256(&genesis).to_string());
+    let wanted = opening(&majority());
+    vectors.format("opening", &wanted, &wanted.hash().to_string());
+    vectors.format("promise", &promise(&wanted, 2), "");
+    let founding = propose_sealed(sealed_terms(&[2]), promise(&wanted, 2)).unwrap();
+    vectors.format("founding that promises", &founding, &founding.id.to_string());
+    let charter = approved(founding, &[1, 1]);
+    vectors.format("charter that promises", &charter, &charter.hash().to_string());
+    let genesis = borsh::to_vec(&charter.genesis_writes()).unwrap();
+    vectors.pin("genesis that promises", &genesis, &sha256(&genesis).to_string());
     vectors.finish();
 }

@@ -9,6 +9,7 @@ mod founding;
 mod golden;
 mod lifecycle;
 mod members;
+mod opening;
 mod policy_laws;
 mod proposals;
 mod races;

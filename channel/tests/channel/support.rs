@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use channel::opening::{PROMISE_VERSION, first_policies};
 use channel::policy::Item;
-use channel::{Change, Explanation};
+use channel::{Change, Explanation, Opening, Promise, SealedOpening};
 use channel::{
     ChannelReject, Charter, Command, Engine, Founding, FoundingAct, Hosting, Outcome, Policy, ProposalState, Quorum,
     Refusal, Registry, RegistryNode, RegistryOrg, Role, SignedCommand, Subject, Surroundings, Terms, UnderWay, execute,
@@ -86,11 +87,37 @@ pub fn terms(invited: &[u16], policy: &Policy) -> Terms {
 }
 
 pub fn found(terms: Terms, nodes: &[u32]) -> Charter {
-    let invited = terms.invited.clone();
     let until = TimeMs(NOW + DAY);
-    let mut founding =
-        Founding::propose(&CLUSTER, terms, OrgId(1), hosting(1, nodes[0]), until, &[1; 16], &Directory, TimeMs(NOW))
-            .unwrap();
+    let founding =
+        Founding::propose(&CLUSTER, terms, OrgId(1), hosting(1, nodes[0]), until, &[1; 16], &Directory, TimeMs(NOW));
+    approved(founding.unwrap(), nodes)
+}
+
+/// An opening with this policy for everything.
+pub fn opening(policy: &Policy) -> Opening {
+    Opening::new([7; 32], Subject::ALL.map(|subject| (subject, policy.clone())).to_vec())
+}
+
+/// A promise of this opening to organisations 1 to `orgs`. What is in the copies, no machine looks at.
+pub fn promise(opening: &Opening, orgs: u16) -> Promise {
+    let keys = (1..=orgs).map(|org| (OrgId(org), [0xcc; 48])).collect();
+    let sealed = SealedOpening { sender: admin(1).public(), keys, body: vec![0xcc; 528] };
+    Promise { version: PROMISE_VERSION, hash: opening.hash(), sealed }
+}
+
+/// Terms of a founding that promises what it is to go by.
+pub fn sealed_terms(invited: &[u16]) -> Terms {
+    Terms { policies: first_policies(), ..terms(invited, &everyone()) }
+}
+
+pub fn propose_sealed(terms: Terms, promise: Promise) -> Result<Founding, Refusal> {
+    let (until, now) = (TimeMs(NOW + DAY), TimeMs(NOW));
+    Founding::propose_sealed(&CLUSTER, terms, promise, OrgId(1), hosting(1, 1), until, &[1; 16], &Directory, now)
+}
+
+/// The charter, when those who are invited approve in turn with so many nodes each; who is left has not spoken.
+pub fn approved(mut founding: Founding, nodes: &[u32]) -> Charter {
+    let invited = founding.terms.invited.clone();
     for (org, nodes) in invited.into_iter().zip(&nodes[1..]) {
         let act = FoundingAct::Approve(hosting(org.0, *nodes));
         founding = founding.act(org, &act, &Directory, TimeMs(NOW)).unwrap();
@@ -113,7 +140,18 @@ impl World {
     /// everything.
     pub fn with(nodes: &[u32], policy: &Policy) -> Self {
         let invited: Vec<u16> = (2..=u16::try_from(nodes.len()).unwrap()).collect();
-        let charter = found(terms(&invited, policy), nodes);
+        Self::of(&found(terms(&invited, policy), nodes))
+    }
+
+    /// A channel of organisations 1 to `orgs` with a node each, whose founding has promised this.
+    pub fn promised(orgs: u16, opening: &Opening) -> Self {
+        let invited: Vec<u16> = (2..=orgs).collect();
+        let founding = propose_sealed(sealed_terms(&invited), promise(opening, orgs)).unwrap();
+        Self::of(&approved(founding, &vec![1; usize::from(orgs)]))
+    }
+
+    /// The channel that starts from a charter.
+    pub fn of(charter: &Charter) -> Self {
         Self {
             state: charter.genesis_writes().into_iter().map(|(key, value)| (key, Bytes::from(value))).collect(),
             height: 1,

@@ -87,7 +87,7 @@ pub enum KeyRole {
 /// `channel create`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy-for close=all --nodes 1,4\n\nThe others approve it by its name, with nodes of their own. A policy is written as in\ndocs/channels.md; any, all and majority alone are meant over the admins of the members."
+    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy-for close=all --nodes 1,4\n\nThe others approve it by its name, with nodes of their own; the policies are sealed for them, and the beacon\nhas the hash alone. A policy is written as in docs/channels.md; any, all and majority alone are meant over the admins of the members."
 )]
 pub struct CreateChannel {
     /// Who proposes.
@@ -160,6 +160,21 @@ pub enum Channel {
         /// The proposal: its id, or as much of it as is clear
         proposal: String,
     },
+    /// Show what the founders of a channel agree on, as the founding promises it to those whom it names
+    #[command(
+        after_help = "Example:\n  seamark channel charter steel --as org-b\n\nThe beacon has the hash of it alone."
+    )]
+    Charter {
+        /// Whose admin reads it.
+        #[command(flatten)]
+        admin: Admin,
+        /// A channel that is or was founded, by its name or the founding's id
+        #[arg(value_name = "FOUNDING")]
+        place: String,
+    },
+    /// Put in force what the founders agreed on, where 'channel approve' ended before the channel ran
+    #[command(after_help = "Example:\n  seamark channel open steel --as org-b")]
+    Open(InChannel),
     /// List all channels, and those that are being founded with who is missing
     #[command(after_help = "Example:\n  seamark channel ls\n  seamark channel ls --json")]
     Ls {

@@ -9,11 +9,12 @@ mod jobs;
 mod pay;
 mod read;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::ClusterId;
 use ledger::genesis::Genesis;
+use ledger::{ClusterId, OrgId, PublicKey};
 use proto::{edge, v1};
 use tonic::Status;
 
@@ -120,6 +121,28 @@ impl Client {
     /// [`ClientError`].
     pub async fn cluster(&self) -> Result<v1::ClusterReply, ClientError> {
         self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await }).await
+    }
+
+    /// The admin's key of every organisation, as the router knows them. Nothing proves them, so one that is not the genesis'
+    /// is warned of: it was replaced, or the router says what is not so.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn admins(&self) -> Result<BTreeMap<OrgId, PublicKey>, ClientError> {
+        let reply = self.cluster().await?;
+        let key_of = |admin: &v1::OrgKey| {
+            let org = u16::try_from(admin.org).ok()?;
+            Some((OrgId(org), PublicKey(admin.key[..].try_into().ok()?)))
+        };
+        let known: Option<BTreeMap<OrgId, PublicKey>> = reply.admins.iter().map(key_of).collect();
+        let known =
+            known.ok_or_else(|| ClientError::Protocol("the router names an admin key that is none".to_owned()))?;
+        for org in &self.shared.genesis.orgs {
+            if known.get(&org.id).is_some_and(|key| *key != org.admin_key) {
+                tracing::warn!(org = %org.name, "its admin key is not that of the genesis: it was replaced, or the router lies");
+            }
+        }
+        Ok(known)
     }
 
     /// The health of every group on every node.

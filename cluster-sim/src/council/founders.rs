@@ -1,14 +1,16 @@
 //! How a channel is founded while the cluster runs, and how its members come and go: one organisation
-//! proposes it to the registry and the next one approves; the third one, which it invites, joins and leaves
+//! proposes it to the registry with a promise of its policies, the next one approves, and either gives the channel what was
+//! promised; the third one, which it invites, joins and leaves
 //! it, and all set the nodes that they host it on. The committee follows.
 
 use std::ops::Range;
 
 use beacon::{BeaconCommand, SignedCommand, channels, registry};
+use channel::opening::{PROMISE_VERSION, first_policies};
 use channel::policy::Item;
 use channel::{
-    Change, Command as Act, Engine, FoundingAct, Hosting, Phase as Stage, Policy, ProposalState, Quorum, Role, Subject,
-    Terms, state,
+    Change, Command as Act, Engine, FoundingAct, Hosting, Opening, Phase as Stage, Policy, Promise, PromiseStanding,
+    ProposalState, Quorum, Role, SealedOpening, Subject, Terms, state,
 };
 use cross_shard::RegistryUpdate;
 use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
@@ -19,7 +21,7 @@ use rand::seq::IndexedRandom;
 
 use super::acts::{GUEST, OPEN_MS};
 use super::{Council, VALID_MS};
-use crate::cluster::{CREATED_MS, admin_secret};
+use crate::cluster::{CREATED_MS, admin_key, admin_secret};
 use crate::ending::Phase;
 use crate::event::Event;
 use crate::state::KvState;
@@ -36,6 +38,19 @@ const NAME: &str = "founded";
 /// How long after it has given up a node an organisation wants it back, if it does: about as long as it takes
 /// until the committee without the node is in force.
 const REGRET_MS: Range<u64> = 40..300;
+
+/// What the founders want, which the beacon is not told.
+fn wanted() -> Opening {
+    let policy = Policy::members(Quorum::Majority, Role::Admin);
+    Opening::new([7; 32], Subject::ALL.map(|subject| (subject, policy.clone())).to_vec())
+}
+
+/// What they promise instead. The copies open to nothing: those who are simulated know what they want.
+fn promise() -> Promise {
+    let keys = FOUNDERS.into_iter().chain([GUEST]).map(|org| (org, [0; 48])).collect();
+    let sealed = SealedOpening { sender: admin_key(FOUNDERS[0], 0).public(), keys, body: vec![0; 528] };
+    Promise { version: PROMISE_VERSION, hash: wanted().hash(), sealed }
+}
 
 /// The nodes that an organisation brings, the first one as its anchor if it is to have one.
 fn hosting(view: &mut View<'_>, org: OrgId, anchors: bool) -> Hosting {
@@ -60,21 +75,35 @@ impl Council {
                 (org, BeaconCommand::ActOnChannel { founding: founding.id, act })
             }
             None => {
-                let policy = Policy::members(Quorum::Majority, Role::Admin);
                 let founders = FOUNDERS.map(|org| Item::Sub(Policy::one(org, Role::Admin)));
                 let terms = Terms {
                     name: NAME.to_owned(),
                     invited: vec![FOUNDERS[1], GUEST],
                     engine: Engine::Raft,
                     founding: Policy::rule(Quorum::All, founders.to_vec()),
-                    policies: Subject::ALL.map(|subject| (subject, policy.clone())).to_vec(),
+                    policies: first_policies(),
                 };
                 let hosting = hosting(view, FOUNDERS[0], self.anchors);
-                (FOUNDERS[0], BeaconCommand::ProposeChannel { terms, hosting, until_ms })
+                (FOUNDERS[0], BeaconCommand::ProposeSealedChannel { terms, promise: promise(), hosting, until_ms })
             }
         };
         let secret = admin_secret(&registry::org(view, org)?.admin_key)?;
         Some(SignedCommand::sign(&self.cluster, &command, org, self.rng.random(), until_ms, secret))
+    }
+
+    /// What the channel is given that its founding has promised: mostly soon, sometimes something else, and now and then
+    /// once it has it.
+    pub(super) fn opening(&mut self, view: &mut View<'_>) -> Option<Act> {
+        let waits = state::promise(view).is_some_and(|record| record.standing == PromiseStanding::Waits);
+        let often = if waits { 6 } else { 1 };
+        if self.rng.random_range(0..12) >= often {
+            return None;
+        }
+        let mut opening = wanted();
+        if self.rng.random_range(0..4) == 0 {
+            opening.salt = [8; 32];
+        }
+        Some(Act::Open { opening })
     }
 
     /// What an organisation does about who is a member, and where.

@@ -161,8 +161,11 @@ impl Council {
         let regret = self.regret.take_if(|_| self.founding == Some(channel));
         let by = regret.as_ref().map_or_else(|| OrgId(self.rng.random_range(0..ORGS)), |(org, _)| *org);
         let may_close = self.closing.contains(&channel) && clock_ms >= self.closing_ms;
+        let opens = if self.founding == Some(channel) { self.opening(view) } else { None };
         let act = if let Some((_, nodes)) = regret {
             Act::SetNodes { nodes }
+        } else if let Some(opens) = opens {
+            opens
         } else if self.founding == Some(channel) && self.rng.random_range(0..3) > 0 {
             self.come_or_go(view, by, now)
         } else {

@@ -319,8 +319,12 @@ impl Consortium {
     /// Founds a channel by its members' commands and starts its group.
     pub fn found(&mut self, name: &str, orgs: &[u16]) -> GroupId {
         let (terms, until_ms) = (Self::terms(name, &orgs[1..]), TimeMs(self.now + HOUR));
-        let propose = BeaconCommand::ProposeChannel { terms, hosting: Self::hosting(orgs[0]), until_ms };
-        assert_eq!(self.beacon(orgs[0], &propose), CommandOutcome::Registered);
+        self.found_by(name, orgs, &BeaconCommand::ProposeChannel { terms, hosting: Self::hosting(orgs[0]), until_ms })
+    }
+
+    /// The same, by what the first of them sends.
+    pub fn found_by(&mut self, name: &str, orgs: &[u16], propose: &BeaconCommand) -> GroupId {
+        assert_eq!(self.beacon(orgs[0], propose), CommandOutcome::Registered);
         let all = self.chain(GroupId::BEACON).read(beacon::channels::foundings);
         let founding = all.iter().find(|founding| founding.terms.name == name).expect("it is kept").id;
         for org in &orgs[1..] {

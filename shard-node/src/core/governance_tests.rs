@@ -1,5 +1,9 @@
 use beacon::command::BeaconCommand;
-use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Role, Subject};
+use channel::opening::{PROMISE_VERSION, first_policies};
+use channel::{
+    Change, ChannelReject, Command as Act, Engine, Opening, Outcome as Said, Phase, Policy, Promise, ProposalState,
+    Quorum, Role, SealedOpening, Subject, Terms,
+};
 use cross_shard::notice::{AnchorsUpdate, ChannelStatus};
 use ledger::ids::{AssetId, LedgerId};
 use ledger::{Move, Outcome, SecretKey, SignedTx};
@@ -69,6 +73,35 @@ fn names_are_given_once_and_terms_are_judged_by_the_registry() {
         assert_eq!(refused(name, &invited, 1), CommandOutcome::Ignored(Reject::ChannelRefused), "{name} {invited:?}");
     }
     assert_eq!(refused("x", &[2], 1), CommandOutcome::Registered);
+}
+
+#[test]
+fn a_channel_goes_by_what_was_promised_from_the_block_that_brings_the_opening() {
+    let mut world = Consortium::new();
+    let wanted = Policy::members(Quorum::Majority, Role::Admin);
+    let opening = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, wanted.clone())).to_vec());
+    let keys = [1, 2, 3].map(|org| (OrgId(org), [0; 48])).to_vec();
+    let sealed = SealedOpening { sender: admin(1).public(), keys, body: vec![0; 528] };
+    let promise = Promise { version: PROMISE_VERSION, hash: opening.hash(), sealed };
+    let terms = Terms { policies: first_policies(), ..Consortium::terms("steel", &[2, 3]) };
+    let (hosting, until_ms) = (Consortium::hosting(1), TimeMs(world.now + HOUR));
+    let propose = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms };
+    let group = world.found_by("steel", &[1, 2, 3], &propose);
+    world.settle();
+    let of = |world: &Consortium| world.chain(group).read(|view| state::policy(view, Subject::Freeze));
+    assert_eq!(of(&world), first_policies().into_iter().map(|(_, policy)| policy).next());
+    // Everybody is asked until then.
+    let freeze = Act::Propose { change: Change::Freeze, until_ms: TimeMs(world.now + HOUR) };
+    let Ok(Said::Proposal { id, .. }) = world.govern(group, 1, &freeze) else { panic!("it is proposed") };
+    let open = |state| Ok(Said::Proposal { id, state });
+    assert_eq!(world.govern(group, 2, &Act::Approve { proposal: id }), open(ProposalState::Open));
+    let other = Opening::new([8; 32], opening.policies.clone());
+    assert_eq!(world.govern(group, 2, &Act::Open { opening: other }), Err(ChannelReject::OpeningWrong));
+    let open_it = Act::Open { opening };
+    assert_eq!(world.govern(group, 2, &open_it), Ok(Said::Done));
+    assert_eq!(of(&world), Some(wanted));
+    assert_eq!(world.govern(group, 3, &open_it), Err(ChannelReject::PromiseKept));
+    assert_eq!(world.govern(group, 3, &Act::Settle { proposal: id }), open(ProposalState::Applied), "two are enough");
 }
 
 #[test]

@@ -56,6 +56,12 @@ impl KeyFiles {
         Self { signing_key: config.signing_key.clone(), passphrase_file: config.passphrase_file.clone() }
     }
 
+    /// Beside this file, which no passphrase opens.
+    #[cfg(test)]
+    pub(crate) fn at(signing_key: PathBuf) -> Self {
+        Self { signing_key, passphrase_file: None }
+    }
+
     /// The node's key, and behind it the next one if there is one.
     ///
     /// # Errors

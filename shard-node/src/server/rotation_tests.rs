@@ -50,7 +50,7 @@ fn what_a_view_asks_of_the_keys() {
 #[test]
 fn the_next_key_takes_the_place_of_the_one_before_and_its_name_is_kept() {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = KeyFiles { signing_key: folder.path().join("signing.key"), passphrase_file: None };
+    let files = KeyFiles::at(folder.path().join("signing.key"));
     let (old, new) = (node_key(NODE.0), next_key());
     let write = |path: &Path, key: &SecretKey| {
         let digits: String = key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -32,6 +32,7 @@ use crate::server::hosting::Hosting;
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::local::Hosted;
 use crate::server::replica::{Known, StateHandle};
+use crate::server::rotation::{KeyFiles, Rotation};
 use crate::server::vault::{LocalSeal, Vault};
 
 /// The one node of these groups.
@@ -161,7 +162,7 @@ impl LoneNode {
 
     /// What starts its groups.
     pub(crate) fn hosting(&self) -> Hosting {
-        let files = KeyFiles { signing_key: self.folder.path().join("signing.key"), passphrase_file: None };
+        let files = KeyFiles::at(self.folder.path().join("signing.key"));
         let rotation = Rotation::new(Arc::clone(&self.hosted), files);
         Hosting::new(Arc::clone(&self.hosted), self.folder.path().to_owned(), Arc::clone(&self.peers), rotation)
     }

@@ -1,20 +1,22 @@
 //! Founding: a channel is proposed in the beacon, and the organisations that are named say what they
-//! think of it.
+//! think of it. What it is to go by is sealed for them; whoever approves last gives it to the channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::BeaconCommand;
-use channel::{FoundingAct, Policy, Subject, Terms};
+use channel::opening::first_policies;
+use channel::{FoundingAct, Opening, Policy, Subject, Terms};
 use client::{Client, CommandFate};
 use ledger::{Hash32, OrgId};
 use serde::Serialize;
 
-use super::names;
+use super::look::PolicyLine;
 use super::words::Standing;
+use super::{charter, names};
 use crate::args::{Admin, CreateChannel};
 use crate::commands::signer::{Orgs, Signer, Signing, WITHIN_MINUTES, ahead, now, salt};
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, foreign};
 
 /// What an organisation says about a channel that is being founded.
 pub(super) enum Word {
@@ -41,6 +43,12 @@ struct Report {
     /// Who has approved and who is missing, as long as that is asked.
     #[serde(flatten)]
     standing: Option<Standing>,
+    /// What the channel is to go by, where whoever signs has read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<PolicyLine>,
+    /// Whether it does, once it is founded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_force: Option<bool>,
 }
 
 /// `channel create`.
@@ -49,15 +57,18 @@ pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), Cl
     let orgs = signer.orgs();
     let policies = policies(&args.policy, &args.policy_for, &orgs)?;
     let founding = names::policy(&args.founding, &orgs)?;
-    let named: BTreeSet<OrgId> = args.members.iter().map(|text| orgs.id(text)).collect::<Result<_, _>>()?;
+    let mut named: BTreeSet<OrgId> = args.members.iter().map(|text| orgs.id(text)).collect::<Result<_, _>>()?;
     let org = signer.org(None)?;
+    named.insert(org.id);
     let client = signer.client_of(&org.name).await?;
     let hosting = names::hosting(&client, org.id, &args.own.nodes, &args.anchors).await?;
+    let (opening, promise) = charter::promise(&client, policies, &named, &orgs).await?;
     let invited = named.into_iter().filter(|other| *other != org.id).collect();
-    let terms = Terms { name: args.name.clone(), invited, engine: args.consensus.into(), founding, policies };
-    let command = BeaconCommand::ProposeChannel { terms, hosting, until_ms: ahead(args.within) };
+    let engine = args.consensus.into();
+    let terms = Terms { name: args.name.clone(), invited, engine, founding, policies: first_policies() };
+    let command = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms: ahead(args.within) };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &args.name, &fate, &orgs, output).await
+    report(&client, &org, &args.name, &fate, Some(opening), &orgs, output).await
 }
 
 /// One policy for each subject: the one of all, but for those that have one of their own.
@@ -85,6 +96,17 @@ pub(super) async fn act(admin: &Admin, place: &str, word: Word, output: Output) 
     let client = signer.client_of(&org.name).await?;
     let foundings = client.foundings().await?;
     let founding = names::founding(&foundings, place, now())?;
+    // Nobody approves what it has not read. To whom it is not addressed the beacon says so.
+    let opening = match &word {
+        Word::Approve { .. } if founding.named().contains(&org.id) => {
+            charter::read(&client, founding, org.id, &org.key)?
+        }
+        Word::Approve { .. } | Word::Reject | Word::Withdraw => None,
+    };
+    if let Some(opening) = &opening {
+        let lines = charter::lines(&opening.policies, &orgs);
+        output.remark(format!("{} is to go by\n{}", foreign(&founding.terms.name), charter::text(&lines)));
+    }
     let act = match word {
         Word::Approve { nodes, anchors } => {
             FoundingAct::Approve(names::hosting(&client, org.id, &nodes, &anchors).await?)
@@ -94,7 +116,7 @@ pub(super) async fn act(admin: &Admin, place: &str, word: Word, output: Output) 
     };
     let command = BeaconCommand::ActOnChannel { founding: founding.id, act };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &founding.terms.name, &fate, &orgs, output).await
+    report(&client, &org, &founding.terms.name, &fate, opening, &orgs, output).await
 }
 
 async fn report(
@@ -102,6 +124,7 @@ async fn report(
     org: &Signing,
     name: &str,
     fate: &CommandFate,
+    opening: Option<Opening>,
     orgs: &Orgs,
     output: Output,
 ) -> Result<(), CliError> {
@@ -115,6 +138,14 @@ async fn report(
         (None, false) => "open",
     };
     let standing = if state == "open" { standing(client, &founding.id, org.id, orgs).await } else { None };
+    let policies = opening.as_ref().map_or(Vec::new(), |opening| charter::lines(&opening.policies, orgs));
+    let kept = match (founding.channel, opening) {
+        // Boxed: it waits for a channel to start, while the report stands beside it.
+        (Some(channel), Some(opening)) => {
+            Some(Box::pin(charter::keep(client, org.id, &org.key, channel, opening)).await)
+        }
+        _ => None,
+    };
     let report = Report {
         founding: founding.id.to_string(),
         name: name.to_owned(),
@@ -124,8 +155,16 @@ async fn report(
         command: fate.digest.to_string(),
         beacon_height: fate.height.0,
         standing,
+        policies,
+        in_force: kept.as_ref().map(Result::is_ok),
     };
-    output.result(&report, || text(&report))
+    output.result(&report, || text(&report))?;
+    // The channel is founded all the same, and everything in it takes everybody until then.
+    kept.unwrap_or(Ok(())).map_err(|error| {
+        let fix = format!("put it in force with 'seamark channel open {name}' as soon as the channel runs");
+        let error = CliError { fix, ..error.context("the channel is founded, and what was agreed on is not in force") };
+        error.after_report()
+    })
 }
 
 /// Who is missing. The command has been executed whether this can be read or not, so nothing fails here;
@@ -147,7 +186,12 @@ fn text(report: &Report) -> String {
             format!("the channel {} is being founded: {needs}", report.name)
         }
     };
-    format!("{what}\n  founding {}\n  command {}, signed by {}", report.founding, report.command, report.org)
+    let mut text =
+        format!("{what}\n  founding {}\n  command {}, signed by {}", report.founding, report.command, report.org);
+    if report.in_force == Some(true) {
+        text.push_str(&format!("\n{}", charter::text(&report.policies)));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -97,6 +97,11 @@ impl<'a> Desk<'a> {
         self.line.group
     }
 
+    /// The founding that it was started by.
+    pub(super) fn founding(&self) -> Hash32 {
+        self.line.founding
+    }
+
     /// Has the channel execute a command.
     pub(super) async fn send(&self, command: &Command) -> Result<ChannelFate, CliError> {
         let (cluster, group, until) = (self.client.cluster_id(), self.line.group, ahead(WITHIN_MINUTES));

@@ -1,7 +1,7 @@
 //! Looking at channels: the directory that everybody may read, how a channel's group is doing, and what
 //! its members alone are shown.
 
-use channel::{Founding, Phase, Subject};
+use channel::{Founding, Phase, PromiseStanding, Subject};
 use ledger::{Committee, OrgId};
 use proto::v1::StatusReply;
 use proto::views::ChannelLine;
@@ -242,10 +242,17 @@ struct KeyLine {
     role: &'static str,
 }
 
+/// Who has to approve what.
 #[derive(Serialize)]
-struct PolicyLine {
-    subject: &'static str,
-    policy: String,
+pub(super) struct PolicyLine {
+    pub(super) subject: &'static str,
+    pub(super) policy: String,
+}
+
+impl PolicyLine {
+    pub(super) fn of(subject: Subject, policy: &channel::Policy, orgs: &Orgs) -> Self {
+        Self { subject: subject.word(), policy: policy.text(&|org| orgs.known(org)) }
+    }
 }
 
 #[derive(Serialize)]
@@ -279,6 +286,16 @@ struct Shown {
     /// Those that have not ended.
     grants: Vec<GrantLine>,
     open_proposals: usize,
+    /// What the founding promised, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promise: Option<PromiseLine>,
+}
+
+/// What a founding promised, and how far the channel is with it.
+#[derive(Serialize)]
+struct PromiseLine {
+    hash: String,
+    state: &'static str,
 }
 
 /// `channel show`.
@@ -297,10 +314,10 @@ pub(super) async fn show(on: &InChannel, output: Output) -> Result<(), CliError>
         nodes: member.nodes.iter().map(|node| node.node.0).collect(),
         anchors: member.anchors.iter().map(|node| node.0).collect(),
     });
-    let policy = |(subject, policy): &(Subject, channel::Policy)| PolicyLine {
-        subject: subject.word(),
-        policy: policy.text(&|org| orgs.known(org)),
-    };
+    let policy = |(subject, policy): &(Subject, channel::Policy)| PolicyLine::of(*subject, policy, &orgs);
+    let promise = governance
+        .promise
+        .map(|promise| PromiseLine { hash: promise.hash.to_string(), state: words::promise_word(promise.standing) });
     let invitations = governance.invitations.iter().filter(|invitation| invitation.until_ms >= at);
     let grants = governance
         .grants
@@ -329,6 +346,7 @@ pub(super) async fn show(on: &InChannel, output: Output) -> Result<(), CliError>
             })
             .collect(),
         open_proposals: open.count(),
+        promise,
     };
     output.result(&shown, || shown_text(&shown))
 }
@@ -349,6 +367,9 @@ fn shown_text(shown: &Shown) -> String {
     text.push_str(&table(["member", "nodes", "anchors", "keys"], members));
     let policies = shown.policies.iter().map(|line| [line.subject.to_owned(), line.policy.clone()]);
     text.push_str(&format!("\n{}", table(["subject", "who has to approve"], policies)));
+    if shown.promise.as_ref().is_some_and(|promise| promise.state == words::promise_word(PromiseStanding::Waits)) {
+        text.push_str(&format!("\nwhat the founders agreed on waits: see 'seamark channel open {}'", shown.channel));
+    }
     for invitation in &shown.invitations {
         text.push_str(&format!("\n{} is invited until {}", invitation.org, moment(invitation.until_ms)));
     }

@@ -1,9 +1,10 @@
 //! `channel`: founding channels, governing them, and looking at them.
 //!
-//! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
-//! does, `look` and `explain` read, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
+//! Code map: `found` talks to the beacon about channels that do not run yet, `charter` is what founders agree on without it,
+//! `govern` talks to a channel that runs, `look` and `explain` read, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
 //! things, `words` says it back. `tour` plays all of it on a cluster of its own.
 
+mod charter;
 mod explain;
 mod found;
 mod govern;
@@ -46,7 +47,9 @@ pub(super) async fn propose_engine(
 
 pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
     match args {
-        Channel::Create(args) => found::create(args, output).await,
+        Channel::Create(args) => Box::pin(found::create(args, output)).await,
+        Channel::Charter { admin, place } => charter::show(&admin, &place, output).await,
+        Channel::Open(on) => charter::open(&on, output).await,
         Channel::Approve { proposed, own, anchors } => {
             if proposed.proposal.is_some() && !(own.nodes.is_empty() && anchors.is_empty()) {
                 let cause = "nodes and anchors come with the approval of a founding, not of a proposal";
@@ -133,7 +136,7 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
 async fn speak(proposed: &Proposed, founding: found::Word, word: govern::Word, output: Output) -> Result<(), CliError> {
     match &proposed.proposal {
         Some(proposal) => govern::speak(&proposed.admin, &proposed.place, proposal, word, output).await,
-        None => found::act(&proposed.admin, &proposed.place, founding, output).await,
+        None => Box::pin(found::act(&proposed.admin, &proposed.place, founding, output)).await,
     }
 }
 

@@ -16,7 +16,7 @@ const PREFIX_DIGITS_MIN: usize = 4;
 const ID_DIGITS: usize = 64;
 
 /// A rule of channels, broken before anything was sent.
-fn rule(reject: ChannelReject, cause: String) -> CliError {
+pub(super) fn rule(reject: ChannelReject, cause: String) -> CliError {
     CliError::new(reject.code(), cause, reject.fix())
 }
 
@@ -173,6 +173,7 @@ mod tests {
             approvals: Vec::new(),
             rejections: Vec::new(),
             phase,
+            promise: None,
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use channel::policy::Item;
 use channel::{
-    AuditGrant, Change, Elector, Explanation, Founding, Governance, Phase, Policy, Proposal, ProposalState, Quorum,
-    Residual, Role, Scope,
+    AuditGrant, Change, Elector, Explanation, Founding, Governance, Phase, Policy, PromiseStanding, Proposal,
+    ProposalState, Quorum, Residual, Role, Scope,
 };
 use ledger::{NodeId, OrgId};
 use serde::Serialize;
@@ -185,6 +185,15 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
         Phase::Closing => "closing",
         Phase::Closed => "closed",
         Phase::Abandoned => "abandoned",
+    }
+}
+
+/// The word for how far a channel is with what its founding promised.
+pub(super) fn promise_word(standing: PromiseStanding) -> &'static str {
+    match standing {
+        PromiseStanding::Waits => "waits",
+        PromiseStanding::Kept { .. } => "kept",
+        PromiseStanding::Superseded { .. } => "superseded",
     }
 }
 

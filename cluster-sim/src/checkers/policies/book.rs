@@ -38,6 +38,8 @@ pub(super) struct Book {
     pub height: u64,
     pub members: BTreeMap<OrgId, Member>,
     pub policies: BTreeMap<Subject, Policy>,
+    /// The hash that the founding promised, until the channel has what it is of or its members have set a policy.
+    pub promised: Option<Hash32>,
     pub phase: Phase,
     /// What it is to be ordered by.
     pub engine: Engine,
@@ -75,6 +77,7 @@ impl Book {
             height: 0,
             members: genesis.orgs.iter().map(member).collect(),
             policies: Subject::ALL.into_iter().map(|subject| (subject, policy.clone())).collect(),
+            promised: None,
             phase: Phase::Running,
             engine: genesis.committee(group).map_or(Engine::Raft, |committee| committee.engine),
             ended: BTreeMap::new(),
@@ -98,6 +101,7 @@ impl Book {
             height: 0,
             members: charter.members.iter().map(|record| (record.org, member(record))).collect(),
             policies: charter.policies.iter().cloned().collect(),
+            promised: charter.promise,
             phase: Phase::Running,
             engine: charter.engine,
             ended: BTreeMap::new(),
@@ -217,6 +221,7 @@ impl Book {
             }
             Change::Policy { subject, policy } => {
                 self.policies.insert(*subject, policy.clone());
+                self.promised = None;
             }
             Change::Freeze => self.phase = Phase::Frozen,
             Change::Thaw => self.phase = Phase::Running,
@@ -320,6 +325,17 @@ impl Book {
                 self.phase = Phase::Closed;
                 self.supersede(&[Target::Phase]);
             }
+            (Command::Open { opening }, Outcome::Done) => {
+                let bytes = borsh::to_vec(&opening).map_err(|error| error.to_string())?;
+                let hash = Sha256::new().chain_update(b"seamark/channel-opening/v1").chain_update(bytes).finalize();
+                let promised = self.promised.take();
+                if promised != Some(Hash32(hash.into())) {
+                    return Err(format!("what waits is {promised:?}, and not what it was given"));
+                }
+                self.policies = opening.policies.into_iter().collect();
+                self.supersede(&Subject::ALL.map(Target::Policy));
+            }
+            (Command::Open { .. }, other) => return Err(format!("{other:?} of an opening")),
             (Command::FinishClose, other) => return Err(format!("{other:?} out of {:?}", self.phase)),
             _ => {}
         }

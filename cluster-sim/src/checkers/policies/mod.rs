@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::channels::{ChannelEntry, channel_key};
 use channel::state;
-use channel::{Charter, Phase, state::MemberRecord};
+use channel::{Charter, Phase, PromiseStanding, state::MemberRecord};
 use cross_shard::notice::CHANNEL_UPDATE_VERSION;
 use cross_shard::{ChannelStatus, ChannelUpdate};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
@@ -76,6 +76,11 @@ impl Policies {
             if there.as_ref() != Some(policy) {
                 found.push(format!("the policy of {subject:?} in {group} is {there:?}, not {policy}"));
             }
+        }
+        let waits = state::promise(&mut view).filter(|record| record.standing == PromiseStanding::Waits);
+        let waits = waits.map(|record| record.hash);
+        if waits != book.promised {
+            found.push(format!("{group} waits for the opening of {waits:?}, not of {:?}", book.promised));
         }
         // A removal is final at its block: what proves it stands there for good, for this block and for no other one.
         for org in facts.genesis.orgs.iter().map(|org| org.id) {

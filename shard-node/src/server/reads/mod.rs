@@ -325,7 +325,8 @@ fn named(query: &v1::EntryQuery) -> Result<(Address, EntryName), Failure> {
 }
 
 /// The foundings that the beacon keeps; nothing in another group. The policies that a channel is to have are for whom its
-/// founding names, asking over a router of such an organisation; for others they are left out.
+/// founding names, asking over a router of such an organisation; for others they are left out. Of what is promised each of those
+/// is given its own copy, over any router: nobody else opens it.
 fn foundings(reader: &ViewReader<'_>, asking: [Option<OrgId>; 2]) -> Result<Vec<Bytes>, ReadFault> {
     let shown = |founding: Founding| encoded(&shown_to(founding, asking));
     Ok(viewed(reader, beacon::channels::foundings)?.into_iter().map(shown).collect())
@@ -335,6 +336,13 @@ fn shown_to(mut founding: Founding, asking: [Option<OrgId>; 2]) -> Founding {
     let named = founding.named();
     if !asking.iter().all(|org| org.is_some_and(|org| named.contains(&org))) {
         founding.terms.policies.clear();
+    }
+    let [_, caller] = asking;
+    if let Some(promise) = &mut founding.promise {
+        promise.sealed.keys.retain(|(org, _)| caller == Some(*org));
+        if promise.sealed.keys.is_empty() {
+            promise.sealed.body.clear();
+        }
     }
     founding
 }

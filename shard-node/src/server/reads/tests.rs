@@ -413,6 +413,15 @@ fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
         approvals: Vec::new(),
         rejections: Vec::new(),
         phase: channel::Phase::Proposed,
+        promise: Some(channel::Promise {
+            version: channel::opening::PROMISE_VERSION,
+            hash: Hash32([2; 32]),
+            sealed: channel::SealedOpening {
+                sender: ledger::PublicKey([3; 33]),
+                keys: vec![(OrgId(1), [1; 48]), (OrgId(2), [2; 48])],
+                body: vec![4; 512],
+            },
+        }),
     };
     let [one, two, three] = [1, 2, 3].map(|org| Some(OrgId(org)));
     for (router, caller, whole) in [
@@ -427,6 +436,11 @@ fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
     ] {
         let shown = shown_to(founding.clone(), [router, caller]);
         assert_eq!(shown.terms.policies.is_empty(), !whole, "{router:?} {caller:?}");
+        let promise = shown.promise.as_ref().unwrap();
+        let own: Vec<OrgId> = caller.into_iter().filter(|org| founding.named().contains(org)).collect();
+        let copies: Vec<OrgId> = promise.sealed.keys.iter().map(|(org, _)| *org).collect();
+        assert_eq!((promise.hash, &copies), (Hash32([2; 32]), &own), "{router:?} {caller:?}: each its own copy");
+        assert_eq!(promise.sealed.body.is_empty(), own.is_empty(), "{router:?} {caller:?}");
         assert_eq!((shown.id, shown.named()), (founding.id, founding.named()), "who is missing everybody may see");
     }
 }

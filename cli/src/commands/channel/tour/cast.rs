@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use beacon::{BeaconCommand, SignedCommand};
-use channel::{Command, Hosting};
+use channel::{Command, Founding, Hosting, Opening};
 use client::secrets::SecretKind;
 use client::{ChannelFate, Client, CommandFate, RouterEndpoint, Settled, Wait};
 use ledger::genesis::OrgInfo;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::stage::astray;
 use crate::cluster::LocalCluster;
 use crate::commands::ca;
+use crate::commands::channel::charter;
 use crate::commands::context::ADMIN_FILES;
 use crate::commands::signer::{Orgs, WITHIN_MINUTES, ahead, salt};
 use crate::error::CliError;
@@ -61,6 +62,12 @@ impl Actor {
     /// What it brings to a founding: all its nodes, the first one to carry mail.
     pub(super) fn hosting(&self) -> Hosting {
         Hosting { nodes: self.nodes.clone(), anchors: self.nodes.iter().take(1).copied().collect() }
+    }
+
+    /// What a founding promises, as its admin reads it.
+    pub(super) fn read(&self, founding: &Founding) -> Result<Opening, CliError> {
+        let read = charter::read(&self.client, founding, self.id, &self.key)?;
+        read.ok_or_else(|| astray(format!("{} promises nothing", founding.terms.name)))
     }
 
     /// Has the beacon execute its command.

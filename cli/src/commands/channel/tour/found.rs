@@ -1,12 +1,16 @@
 //! Founding a channel, and deciding in it: who proposes, who approves, and who is missing in between.
 
+use std::collections::BTreeSet;
+
 use beacon::BeaconCommand;
+use channel::opening::first_policies;
 use channel::{Change, Command, Engine, FoundingAct, Outcome, Policy, ProposalState, Quorum, Role, Subject, Terms};
 use ledger::Hash32;
 
 use super::Place;
 use super::cast::{Actor, Cast, Step, Teller, nodes_of};
 use super::stage::{astray, known, seated};
+use crate::commands::channel::charter;
 use crate::commands::channel::words::{Standing, state_word};
 use crate::commands::signer::ahead;
 use crate::error::CliError;
@@ -14,7 +18,7 @@ use crate::error::CliError;
 /// How long the others may take to answer, minutes.
 pub(super) const ANSWER_MINUTES: u64 = 60;
 
-/// Two organisations found a channel in which everything takes a majority.
+/// Two organisations found a channel in which everything takes a majority, and whoever is outside does not know that.
 pub(super) async fn found(
     cast: &Cast,
     name: &'static str,
@@ -23,15 +27,18 @@ pub(super) async fn found(
 ) -> Result<Place, CliError> {
     let [proposer, invited] = founders;
     let majority = Policy::members(Quorum::Majority, Role::Admin);
+    let policies = Subject::ALL.map(|subject| (subject, majority.clone())).to_vec();
+    let named = BTreeSet::from([proposer.id, invited.id]);
+    let (_, promise) = charter::promise(&proposer.client, policies, &named, &cast.orgs).await?;
     let terms = Terms {
         name: name.to_owned(),
         invited: vec![invited.id],
         engine: Engine::Raft,
         founding: Policy::members(Quorum::All, Role::Admin),
-        policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
+        policies: first_policies(),
     };
     let (hosting, until_ms) = (proposer.hosting(), ahead(ANSWER_MINUTES));
-    let fate = proposer.beacon(&BeaconCommand::ProposeChannel { terms, hosting, until_ms }).await?;
+    let fate = proposer.beacon(&BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms }).await?;
     let id = fate.founding.ok_or_else(|| astray("the beacon does not say what became of a founding"))?.id;
     let foundings = proposer.client.foundings().await?;
     let founding = foundings.iter().find(|founding| founding.id == id);
@@ -46,6 +53,10 @@ pub(super) async fn found(
         height: fate.height.0,
     });
 
+    // Who is asked reads it before it says yes; nodes of those who are not have no copy that they could open.
+    let kept = invited.client.foundings().await?;
+    let asked = kept.iter().find(|founding| founding.id == id);
+    let opening = invited.read(asked.ok_or_else(|| astray(format!("{} is not asked about {name}", invited.name)))?)?;
     let act = FoundingAct::Approve(invited.hosting());
     let fate = invited.beacon(&BeaconCommand::ActOnChannel { founding: id, act }).await?;
     let group = fate.founding.and_then(|founding| founding.channel);
@@ -65,6 +76,15 @@ pub(super) async fn found(
     }
     let committee = seated(&proposer.client, &place, &nodes_of(&founders)).await?;
     teller.line(format!("{name} runs on {} nodes, of which {} decide", committee.members.len(), committee.threshold));
+    let fate = invited.act(place.group, &Command::Open { opening }).await?;
+    teller.step(Step {
+        place: name,
+        org: invited.name.clone(),
+        did: format!("gives {name} what its founders have agreed on"),
+        then: "it goes by that, and the beacon has only seen a hash of it".to_owned(),
+        missing: Vec::new(),
+        height: fate.height.0,
+    });
     Ok(place)
 }
 
