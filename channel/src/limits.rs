@@ -20,7 +20,7 @@ pub const OPENING_BYTES_MAX: usize = TERMS_BYTES_MAX;
 /// tell of their form.
 pub const OPENING_PAD_BYTES: usize = 512;
 /// Encoded promise of a founding: the sealed opening, and a key for each member that may be.
-pub const PROMISE_BYTES_MAX: usize = 8 * 1024;
+pub const PROMISE_BYTES_MAX: usize = 9 * 1024;
 /// Encoded signed command.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 /// How far in the future a command's deadline may lie.

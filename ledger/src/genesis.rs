@@ -97,16 +97,16 @@ pub struct Genesis {
 
 impl BorshSerialize for Genesis {
     fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
-        self.version.serialize(writer)?;
-        self.name.serialize(writer)?;
-        self.created_ms.serialize(writer)?;
-        self.seed.serialize(writer)?;
-        self.orgs.serialize(writer)?;
-        self.nodes.serialize(writer)?;
-        self.committees.serialize(writer)?;
-        self.layout.serialize(writer)?;
-        self.verify.serialize(writer)?;
-        if self.version >= GENESIS_WITH_POLICIES_VERSION { self.policies.serialize(writer) } else { Ok(()) }
+        BorshSerialize::serialize(&self.version, writer)?;
+        BorshSerialize::serialize(&self.name, writer)?;
+        BorshSerialize::serialize(&self.created_ms, writer)?;
+        BorshSerialize::serialize(&self.seed, writer)?;
+        BorshSerialize::serialize(&self.orgs, writer)?;
+        BorshSerialize::serialize(&self.nodes, writer)?;
+        BorshSerialize::serialize(&self.committees, writer)?;
+        BorshSerialize::serialize(&self.layout, writer)?;
+        BorshSerialize::serialize(&self.verify, writer)?;
+        if self.version >= GENESIS_WITH_POLICIES_VERSION { BorshSerialize::serialize(&self.policies, writer) } else { Ok(()) }
     }
 }
 
