@@ -99,6 +99,12 @@ pub const PEER_MESSAGE_CALLS_MAX: usize = 4;
 pub const PEER_QUESTIONS_MAX: usize = 8;
 /// Snapshots of one group that a node lends at the same time. Any number of borrowers share one.
 pub const LENT_MAX: usize = 8;
+/// How far ahead the entry may be that a member of a Byzantine group is asked to make a snapshot behind.
+pub const MEETING_AHEAD_MAX: u64 = 1024;
+/// Nodes for which a replica makes such snapshots: more than one committee and those that take its seats over.
+pub const MEETINGS_MAX: usize = 4 * COMMITTEE_MAX;
+/// Snapshots that it makes for one of them in half a minute.
+pub const MEETING_SNAPSHOTS_MAX: u32 = 8;
 /// How fast a snapshot has to travel, in bytes a second. A group's blocks have to be far faster.
 pub const LENT_BYTES_PER_S_MIN: u64 = 1024 * 1024;
 /// How much longer than that a transfer may take, in milliseconds.
