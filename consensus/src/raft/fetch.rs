@@ -9,7 +9,7 @@
 //! A lender that gives nothing usable costs one attempt, and is asked last from then on. In a Byzantine group nothing is read
 //! before as many others as may lie have told one place where it stands: without them the lender's word would not be enough,
 //! and to read it takes as long as it is large. There, members are asked first to make a snapshot behind the same entry
-//! ([`super::meet`]), and those that have are asked for theirs before others.
+//! ([`super::meet`]), and only those that have are asked for theirs.
 //!
 //! The replica keeps its vote and its log, so whatever it promised or acknowledged before stays as it
 //! was. Only entries that contradict the snapshot go: they cannot have been committed.
