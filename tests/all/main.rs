@@ -16,6 +16,7 @@ mod bank;
 mod beacon_seats;
 mod benchmarks;
 mod bft;
+mod bft_lender;
 mod bft_liar;
 mod bft_members;
 mod bft_switch;

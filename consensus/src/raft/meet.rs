@@ -156,6 +156,16 @@ mod tests {
 
     const COUNTED: Met = Met::Counted(Hash32([1; 32]));
 
+    /// Members of any version have to understand each other.
+    #[test]
+    fn the_bytes_of_questions_and_answers_do_not_change() {
+        let bytes = |met: Met| borsh::to_vec(&met).expect("bytes");
+        assert_eq!(borsh::to_vec(&Meet { index: 5 }).expect("bytes"), [5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes(Met::Passed(7)), [0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!([bytes(Met::Waits), bytes(Met::Counting), bytes(Met::Failed)], [[1], [2], [4]]);
+        assert_eq!(bytes(COUNTED), [&[3][..], &[1; 32]].concat());
+    }
+
     fn answers(met: &[Met]) -> Vec<(NodeId, Met)> {
         (1..).map(NodeId).zip(met.iter().copied()).collect()
     }
