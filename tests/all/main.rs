@@ -14,6 +14,7 @@ mod autoscale;
 mod bad_transactions;
 mod bank;
 mod beacon_seats;
+mod begun_calls;
 mod benchmarks;
 mod bft;
 mod bft_lender;
