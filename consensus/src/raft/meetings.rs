@@ -30,6 +30,8 @@ use crate::port::{Applier, Fatal};
 const WINDOW: Duration = Duration::from_secs(30);
 /// A snapshot that nobody asks for any more is let go after this. What was counted of it is still told.
 const IDLE: Duration = Duration::from_secs(60);
+/// One of which nothing was counted yet is kept for longer: whoever wants it may be reading what it was lent.
+const UNCOUNTED: Duration = Duration::from_secs(60 * 60);
 /// Nothing is counted for a node in so many times the time that the last count for it took.
 const REST_FACTOR: u32 = 9;
 
@@ -71,6 +73,19 @@ impl Slot {
         self.made < MEETING_SNAPSHOTS_MAX
     }
 
+    /// Lets the snapshot go when nobody has asked for so long.
+    fn forget(&mut self, now: Instant) {
+        let uncounted = matches!(self.stage, Stage::Made);
+        let kept = if uncounted { UNCOUNTED } else { IDLE };
+        if self.folder.is_none() || now < self.asked + kept {
+            return;
+        }
+        self.folder = None;
+        if uncounted {
+            self.stage = Stage::Failed;
+        }
+    }
+
     fn has(&mut self, folder: Arc<Folder>) {
         self.made += 1;
         self.stage = Stage::Made;
@@ -101,9 +116,7 @@ impl Meetings {
         let (now, index) = (Instant::now(), index_of(applier));
         let wanted = {
             let mut slots = self.slots.lock();
-            for slot in slots.values_mut().filter(|slot| now >= slot.asked + IDLE) {
-                slot.folder = None;
-            }
+            slots.values_mut().for_each(|slot| slot.forget(now));
             slots.values_mut().any(|slot| slot.wants(index, now))
         };
         if !wanted {
