@@ -155,6 +155,17 @@ pub trait Packer: Send + Sync + 'static {
     /// # Errors
     /// When the medium fails.
     fn pack(&self, dir: &Path, to: &Path) -> std::io::Result<Packed>;
+
+    /// The hash of what is in the snapshot in `dir` that no root of its last header covers, the same on all replicas whose
+    /// state is behind the same entry: what a replica has found out by itself does not count. Reads all of that. Zero where
+    /// headers cover everything.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read.
+    fn uncovered(&self, dir: &Path) -> std::io::Result<Hash32> {
+        let _ = dir;
+        Ok(Hash32::ZERO)
+    }
 }
 
 /// Sends snapshots as they are.
@@ -190,6 +201,8 @@ pub struct Candidate {
     pub committee: Committee,
     /// Whether the certificate of the last header, by those who sign it, has come with it: then it is certain who is in force.
     pub certified: bool,
+    /// The hash of what is in it that no root of this header covers, by [`Packer::uncovered`].
+    pub uncovered: Hash32,
 }
 
 /// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was

@@ -41,6 +41,7 @@ pub mod rules;
 pub mod schema;
 pub mod tree;
 pub mod tx;
+pub mod uncovered;
 pub mod view;
 
 pub use account::{AccountRecord, Balance};

@@ -97,8 +97,22 @@ pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const PEER_MESSAGE_CALLS_MAX: usize = 4;
 /// Other calls of a Byzantine group that one of its nodes may have open at another one.
 pub const PEER_QUESTIONS_MAX: usize = 8;
+/// Bytes of the messages that one caller of a node's port for nodes has begun and not ended. As many as sixteen of the
+/// largest; more than a node has on its way to another one that is far behind in several groups.
+pub const PEER_BEGUN_BYTES_MAX: usize = 16 * GRPC_BYTES_MAX;
+/// Calls that one caller of this port has begun and not ended. Of most groups a node has a few on their way to another one.
+pub const PEER_BEGUN_CALLS_MAX: usize = 4096;
+/// Connections that a node, by the key of its certificate, has to another one. One is enough; those that broke off may not
+/// have been noticed yet.
+pub const PEER_CONNECTIONS_MAX: usize = 16;
 /// Snapshots of one group that a node lends at the same time. Any number of borrowers share one.
 pub const LENT_MAX: usize = 8;
+/// How far ahead the entry may be that a member of a Byzantine group is asked to make a snapshot behind.
+pub const MEETING_AHEAD_MAX: u64 = 1024;
+/// Nodes for which a replica makes such snapshots: more than one committee and those that take its seats over.
+pub const MEETINGS_MAX: usize = 4 * COMMITTEE_MAX;
+/// Snapshots that it makes for one of them in half a minute.
+pub const MEETING_SNAPSHOTS_MAX: u32 = 8;
 /// How fast a snapshot has to travel, in bytes a second. A group's blocks have to be far faster.
 pub const LENT_BYTES_PER_S_MIN: u64 = 1024 * 1024;
 /// How much longer than that a transfer may take, in milliseconds.

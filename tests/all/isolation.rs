@@ -394,6 +394,8 @@ fn is_denied_at_the_door(what: &str, answer: Result<Option<Bytes>, tonic::Status
 
 /// The messages that members of a Byzantine group vote by.
 const BFT_MESSAGES: u32 = 12;
+/// What a Byzantine group's members alone answer, too: where a borrower wants snapshots of several of them.
+const SNAPSHOT_MEET: u32 = 17;
 
 /// A call of each kind as the replica on `from` would make it to the one on `to`; the formats are in
 /// `consensus/src/raft/wire.rs`. Those from 8 on change nothing wherever they are answered: they are questions, and
@@ -425,6 +427,7 @@ fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
         (14, call(any, Vec::new())),
         (15, call(any, encoded(&u64::MAX))),
         (16, call(any, encoded(&0u64))),
+        (SNAPSHOT_MEET, call(any, encoded(&0u64))),
     ];
     let kinds: Vec<u32> = CALL_KINDS.iter().map(|kind| u32::from(*kind)).collect();
     let tried: Vec<u32> = calls.iter().map(|(kind, _)| *kind).collect();
@@ -435,7 +438,7 @@ fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
 /// The calls of [`raft_calls`] are what replicas say to each other: where the node has a seat, they are answered.
 async fn a_member_answers(cluster: &TestCluster, door: &Channel, group: GroupId, at: NodeId) {
     assert!(cluster.genesis.committee(group).unwrap().index_of(OUTSIDE).is_some(), "it has a seat in {group}");
-    let questions = |kind: u32| kind >= 8 && kind != BFT_MESSAGES;
+    let questions = |kind: u32| kind >= 8 && kind != BFT_MESSAGES && kind != SNAPSHOT_MEET;
     for (kind, payload) in raft_calls(OUTSIDE, at).into_iter().filter(|(kind, _)| questions(*kind)) {
         let request = v1::RaftRequest { group: group.0, kind, payload }.encode_to_vec();
         let answer = call(door, "/seamark.v1.Node/Raft", request.into()).await;
@@ -449,10 +452,11 @@ async fn a_byzantine_channel_answers_its_members_alone(scene: &Scene) {
     const HOSTS: [(OrgId, &[NodeId]); 2] = [(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2), NodeId(5)])];
     let tin = Consortium::of(&scene.cluster).found_by(Engine::Bft, "tin", &HOSTS).await;
     let request = |kind, payload| Bytes::from(v1::RaftRequest { group: tin.0, kind, payload }.encode_to_vec());
-    // What this engine answers, from one member to the other: the messages, what was decided, the stint, the place.
+    // What this engine answers, from one member to the other: the messages, what was decided, the stint, the place, and where
+    // to make a snapshot.
     let member = scene.back_door(INSIDE, &scene.cluster.node_identity(NodeId(5)));
-    let of_the_engine = BFT_MESSAGES..16;
-    for (kind, payload) in raft_calls(NodeId(5), INSIDE).into_iter().filter(|(kind, _)| of_the_engine.contains(kind)) {
+    let of_the_engine = |kind: u32| (BFT_MESSAGES..16).contains(&kind) || kind == SNAPSHOT_MEET;
+    for (kind, payload) in raft_calls(NodeId(5), INSIDE).into_iter().filter(|(kind, _)| of_the_engine(*kind)) {
         let request = request(kind, payload);
         eventually("a member is answered", async || {
             match call(&member, "/seamark.v1.Node/Raft", request.clone()).await {

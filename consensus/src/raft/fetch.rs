@@ -8,7 +8,8 @@
 //!
 //! A lender that gives nothing usable costs one attempt, and is asked last from then on. In a Byzantine group nothing is read
 //! before as many others as may lie have told one place where it stands: without them the lender's word would not be enough,
-//! and to read it takes as long as it is large.
+//! and to read it takes as long as it is large. There, members are asked first to make a snapshot behind the same entry
+//! ([`super::meet`]), and only those that have are asked for theirs.
 //!
 //! The replica keeps its vote and its log, so whatever it promised or acknowledged before stays as it
 //! was. Only entries that contradict the snapshot go: they cannot have been committed.
@@ -32,6 +33,7 @@ use super::group::HandleError;
 use super::loans::{self, Loans};
 use super::log::Log;
 use super::machine::ApplierCell;
+use super::meet::{self, Meeting};
 use super::network::{Peer, Sender};
 use super::purge::Sending;
 use super::receive::{Transfer, check};
@@ -134,11 +136,15 @@ impl Lender {
         Ok(AskReply::Lent((*manifest).clone(), secret))
     }
 
-    /// A snapshot that is there and reaches so far: the one that this node reads already, the last one, or what another
-    /// one reads.
+    /// A snapshot that is there and reaches so far: the one that was made for this node to meet others at, the one that it reads
+    /// already, the last one, or what another one reads.
     fn there(&self, from: NodeId, at_least: u64) -> Option<Arc<Folder>> {
         let mut loans = self.loans.lock();
         let now = Instant::now();
+        #[cfg(feature = "bft")]
+        if let Some(met) = self.snapshots.meetings.folder(from).filter(|folder| folder.reaches(at_least)) {
+            return Some(met);
+        }
         let own = loans.read(from, now).map(|lent| lent.folder.clone()).filter(|folder| folder.reaches(at_least));
         let kept = own.or_else(|| self.snapshots.kept_reaching(at_least));
         kept.or_else(|| {
@@ -282,6 +288,8 @@ pub(crate) struct Borrowed {
     node: NodeId,
     /// What others have told of the place where it stands.
     told: BTreeMap<NodeId, Hash32>,
+    /// Who has a snapshot behind the same entry, perhaps.
+    meeting: Option<Arc<Meeting>>,
     /// The way to those who have not been asked.
     sender: Arc<Sender>,
 }
@@ -297,9 +305,10 @@ pub(crate) async fn borrow(
     // One that runs the Byzantine engine fetches for itself: see `fetch`.
     let asked = Asked::all(others, false);
     let needed = remembered(sender, needed, asked).await;
+    let (meeting, order) = met(sender, snapshots, asked).await;
     let mut answers = Vec::new();
-    for node in snapshots.last_asked.order(others) {
-        match Borrower::at(sender, node, snapshots, needed, asked).borrow().await {
+    for node in order {
+        match Borrower::at(sender, node, snapshots, needed, asked).borrow(meeting.clone()).await {
             Ok(borrowed) => return Ok(borrowed),
             Err(what) => {
                 snapshots.last_asked.add(node);
@@ -343,6 +352,19 @@ async fn remembered(sender: &Arc<Sender>, needed: Position, asked: Asked<'_>) ->
     Position { index: needed.index.max(remembered), ..needed }
 }
 
+/// Where these nodes meet, if they do, and in which order they are asked for their snapshots: where there is a meeting, only
+/// those that are at it, since nobody could say what is in any other one.
+async fn met(
+    sender: &Arc<Sender>,
+    snapshots: &Arc<Snapshots>,
+    asked: Asked<'_>,
+) -> (Option<Arc<Meeting>>, Vec<NodeId>) {
+    let meeting = meet::meet(sender, asked).await.map(Arc::new);
+    let mut order = snapshots.last_asked.order(asked.nodes);
+    order.retain(|node| meeting.as_ref().is_none_or(|meeting| meeting.nodes.contains(node)));
+    (meeting, order)
+}
+
 /// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one that holds, and
 /// installs it. Any replica of theirs will do: what it has applied is committed.
 pub(crate) async fn fetch(
@@ -354,9 +376,10 @@ pub(crate) async fn fetch(
     asked: Asked<'_>,
 ) -> Result<(), FetchError> {
     let needed = remembered(sender, needed, asked).await;
+    let (meeting, order) = met(sender, snapshots, asked).await;
     let mut answers = Vec::new();
-    for node in snapshots.last_asked.order(asked.nodes) {
-        let fetched = match Borrower::at(sender, node, snapshots, needed, asked).borrow().await {
+    for node in order {
+        let fetched = match Borrower::at(sender, node, snapshots, needed, asked).borrow(meeting.clone()).await {
             Ok(borrowed) => borrowed.install(snapshots, applier, log).await,
             Err(what) => Err(what),
         };
@@ -424,7 +447,7 @@ impl<'a> Borrower<'a> {
         Self { sender, peer, node, snapshots, needed, asked }
     }
 
-    async fn borrow(&self) -> Result<Borrowed, String> {
+    async fn borrow(&self, meeting: Option<Arc<Meeting>>) -> Result<Borrowed, String> {
         let transfer = self.ask().await?;
         let index = transfer.manifest.position.map_or(0, |position| position.index);
         // Before it is read, which takes as long as it is large: nobody remembers for ever.
@@ -441,7 +464,7 @@ impl<'a> Borrower<'a> {
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
             return Err(bad);
         }
-        Ok(Borrowed { transfer, node: self.node, told, sender: self.sender.clone() })
+        Ok(Borrowed { transfer, node: self.node, told, meeting, sender: self.sender.clone() })
     }
 
     async fn ask(&self) -> Result<Transfer, String> {
@@ -497,8 +520,8 @@ impl Borrowed {
         self.node
     }
 
-    /// Lets the applier check what is in the files, and the others say where that stands, takes what contradicts it
-    /// off the log, and installs the files as another node's, which they would not be to a start that finds them. A
+    /// Lets the applier check what is in the files, and the others say where that stands and what is in it that no header covers,
+    /// takes what contradicts it off the log, and installs the files as another node's, which they would not be to a start that finds them. A
     /// crash in between leaves a log that is as good as before.
     pub(crate) async fn install(
         self,
@@ -506,7 +529,7 @@ impl Borrowed {
         applier: &Arc<ApplierCell>,
         log: &Log,
     ) -> Result<(), String> {
-        let Self { transfer, node, told, sender } = self;
+        let Self { transfer, node, told, meeting, sender } = self;
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
         let (path, secret) = (transfer.path.clone(), transfer.secret);
@@ -518,7 +541,13 @@ impl Borrowed {
         if candidate.applied.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
         }
-        if let Err(doubt) = vouch::confirm(&sender, &candidate, node, told).await {
+        let mut judged = vouch::confirm(&sender, &candidate, node, told).await;
+        if judged.is_ok() {
+            // Others count as long as their states are large.
+            let patience = sender.call_timeout * 100;
+            judged = meet::attested(&sender, meeting.as_deref(), &candidate, node, patience).await;
+        }
+        if let Err(doubt) = judged {
             let why = format!("{}: {doubt}", doubt.code());
             let lie = doubt.lie().then(|| (node, why.clone()));
             applier.run(move |applier| applier.discard(lie)).await.map_err(text)?;

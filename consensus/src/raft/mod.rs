@@ -9,7 +9,7 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `serve`, `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `loans` (for how long) and `vouch` (what others say of it), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `follower` (one without a vote), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group`, `role` and `running` (the handle).
+//! lost its state), `loans` (for how long), `vouch` (what others say of it) and `meet` and `meetings` (behind which entry they can), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `follower` (one without a vote), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group`, `role` and `running` (the handle).
 
 pub(crate) mod codec;
 mod config;
@@ -23,6 +23,9 @@ mod inspect;
 mod loans;
 pub(crate) mod log;
 pub(crate) mod machine;
+mod meet;
+#[cfg(feature = "bft")]
+pub(crate) mod meetings;
 pub(crate) mod network;
 mod prepare;
 pub(crate) mod purge;

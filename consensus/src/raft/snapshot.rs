@@ -42,6 +42,9 @@ pub(crate) struct Folder {
     packer: Option<Arc<dyn Packer>>,
     keep: AtomicBool,
     sent: Mutex<Option<Arc<Sent>>>,
+    /// What is in it that no header covers, once somebody has wanted to know.
+    #[cfg(feature = "bft")]
+    uncovered: Mutex<Option<ledger::hash::Hash32>>,
 }
 
 impl std::fmt::Debug for Folder {
@@ -71,12 +74,28 @@ impl Drop for Sent {
 impl Folder {
     /// One of this replica's own, which is kept.
     fn own(path: PathBuf, applied: AppliedState, packer: Arc<dyn Packer>) -> Self {
-        Self { path, applied, packer: Some(packer), keep: AtomicBool::new(true), sent: Mutex::new(None) }
+        Self {
+            path,
+            applied,
+            packer: Some(packer),
+            keep: AtomicBool::new(true),
+            sent: Mutex::new(None),
+            #[cfg(feature = "bft")]
+            uncovered: Mutex::new(None),
+        }
     }
 
     /// One that another replica has sent.
     pub(crate) fn received(path: PathBuf, applied: AppliedState) -> Self {
-        Self { path, applied, packer: None, keep: AtomicBool::new(false), sent: Mutex::new(None) }
+        Self {
+            path,
+            applied,
+            packer: None,
+            keep: AtomicBool::new(false),
+            sent: Mutex::new(None),
+            #[cfg(feature = "bft")]
+            uncovered: Mutex::new(None),
+        }
     }
 
     /// Whether it has the entry of this index.
@@ -122,6 +141,21 @@ impl Folder {
         let sent = Arc::new(Sent { manifest, path, secret, copied });
         *known = Some(sent.clone());
         Ok(sent)
+    }
+}
+
+#[cfg(feature = "bft")]
+impl Folder {
+    /// The hash of what is in it that no header covers; counted once, however many want to know.
+    pub(crate) fn uncovered(&self) -> io::Result<ledger::hash::Hash32> {
+        let mut known = self.uncovered.lock();
+        if let Some(hash) = *known {
+            return Ok(hash);
+        }
+        let packer = self.packer.as_ref().ok_or_else(|| io::Error::other("a received snapshot is not told of"))?;
+        let hash = packer.uncovered(&self.path)?;
+        *known = Some(hash);
+        Ok(hash)
     }
 }
 
@@ -195,6 +229,9 @@ pub(crate) struct Snapshots {
     rebuild: AtomicBool,
     /// Whom this replica asks last when it needs a snapshot of another one.
     pub(crate) last_asked: LastAsked,
+    /// Entries behind which others want a snapshot.
+    #[cfg(feature = "bft")]
+    pub(crate) meetings: Arc<super::meetings::Meetings>,
 }
 
 impl Snapshots {
@@ -233,7 +270,15 @@ impl Snapshots {
         }
         let dir = dir.to_path_buf();
         let rebuild = AtomicBool::new(false);
-        Ok(Self { dir, packer, current: Mutex::new(current), rebuild, last_asked: LastAsked::default() })
+        Ok(Self {
+            dir,
+            packer,
+            current: Mutex::new(current),
+            rebuild,
+            last_asked: LastAsked::default(),
+            #[cfg(feature = "bft")]
+            meetings: Arc::default(),
+        })
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -33,7 +33,12 @@
 //! committee than may lie say as much as more of the one before. Where both tell and do not agree, one of them has more liars
 //! than it bears, and nothing is taken.
 //!
-//! Never does: believe an answer by itself, or say anything of what no root of a header covers (docs/adr/0003).
+//! What no root of a header covers (docs/adr/0003) follows from none of this: two states at the same place may differ there,
+//! if one of them was altered. So where a Byzantine engine goes on, the same members have to tell one hash of all of it, of
+//! snapshots that they have made behind the very entry ([`super::meet`], [`attest`]). Where Raft does, the lender is taken at
+//! its word for it.
+//!
+//! Never does: believe an answer by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -121,6 +126,20 @@ pub(crate) enum Doubt {
         /// As many as have an honest one among them.
         needed: usize,
     },
+    /// More members than may lie have something else in their states there, where no header covers it: the lender lies.
+    #[error("of its committee {otherwise} say that what no header covers was something else there")]
+    Altered {
+        /// So many.
+        otherwise: usize,
+    },
+    /// Too few members have told what is in their states there that no header covers.
+    #[error("of its committee {alike} say that what no header covers was the same there, and {needed} have to")]
+    Unattested {
+        /// So many, the lender among them if it is a member.
+        alike: usize,
+        /// As many as have an honest one among them.
+        needed: usize,
+    },
 }
 
 impl Doubt {
@@ -130,14 +149,16 @@ impl Doubt {
             Self::Contradicted { .. } => "snapshot_contradicted",
             Self::Incoherent => "snapshot_incoherent",
             Self::TooFew { .. } => "snapshot_unconfirmed",
+            Self::Altered { .. } => "snapshot_altered",
+            Self::Unattested { .. } => "snapshot_unattested",
         }
     }
 
     /// Whether the lender has lied. Where too few have answered, it need not have.
     pub(crate) fn lie(self) -> bool {
         match self {
-            Self::Contradicted { .. } | Self::Incoherent => true,
-            Self::TooFew { .. } => false,
+            Self::Contradicted { .. } | Self::Incoherent | Self::Altered { .. } => true,
+            Self::TooFew { .. } | Self::Unattested { .. } => false,
         }
     }
 }
@@ -162,15 +183,37 @@ pub(crate) fn judge(candidate: &Candidate, lender: NodeId, told: &BTreeMap<NodeI
     if committee.engine != order.engine || (signers.engine != order.engine && !begins) {
         return Err(Doubt::Incoherent);
     }
-    let place = place_of(applied, order, header);
-    let words = witnesses(candidate).into_iter().map(|witnesses| weigh(witnesses, place, lender, told));
+    weigh_all(candidate, place_of(applied, order, header), lender, told)
+}
+
+/// Judges what is in a snapshot that no root of its last header covers, by the hashes that others have told of the same in
+/// their own states behind the same entry. Under Raft, from the next entry on, the lender's word is enough.
+pub(crate) fn attest(candidate: &Candidate, lender: NodeId, said: &BTreeMap<NodeId, Hash32>) -> Result<(), Doubt> {
+    match candidate.order.engine {
+        Engine::Raft => Ok(()),
+        Engine::Bft => weigh_all(candidate, candidate.uncovered, lender, said).map_err(|doubt| match doubt {
+            Doubt::Contradicted { otherwise } => Doubt::Altered { otherwise },
+            Doubt::TooFew { alike, needed } => Doubt::Unattested { alike, needed },
+            doubt @ (Doubt::Incoherent | Doubt::Altered { .. } | Doubt::Unattested { .. }) => doubt,
+        }),
+    }
+}
+
+/// What members have told of a hash, by each committee whose word is enough.
+fn weigh_all(
+    candidate: &Candidate,
+    hash: Hash32,
+    lender: NodeId,
+    told: &BTreeMap<NodeId, Hash32>,
+) -> Result<(), Doubt> {
+    let words = witnesses(candidate).into_iter().map(|witnesses| weigh(witnesses, hash, lender, told));
     let words: Vec<Result<(), Doubt>> = words.collect();
     let lie = words.iter().find(|word| word.is_err_and(Doubt::lie));
     let enough = words.iter().find(|word| word.is_ok());
     lie.or(enough).or(words.first()).copied().unwrap_or(Ok(()))
 }
 
-/// What the members of one committee have told of a place.
+/// What the members of one committee have told of a place, or of what is in a state there.
 fn weigh(witnesses: &Committee, place: Hash32, lender: NodeId, told: &BTreeMap<NodeId, Hash32>) -> Result<(), Doubt> {
     let tolerated = witnesses.engine.tolerated(witnesses.members.len());
     let (mut alike, mut otherwise) = (0, 0);
@@ -227,13 +270,23 @@ pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId], tolerated
     reach(&told, tolerated)
 }
 
-/// What the one that remembers least remembers, unless it claims to be where no honest one has been yet.
-fn reach(told: &[Told], tolerated: usize) -> u64 {
+/// The last entry that these nodes, so many of which may lie, have been at for certain; 0 where none of them says.
+pub(crate) async fn tip(sender: &Arc<Sender>, nodes: &[NodeId], tolerated: usize) -> u64 {
+    let told: Vec<Told> = ask(sender, nodes, 0).await.into_iter().map(|(_, told)| told).collect();
+    supported(&told, tolerated)
+}
+
+/// The last entry that one of those who do not lie has been at.
+fn supported(told: &[Told], tolerated: usize) -> u64 {
     let mut reached: Vec<u64> = told.iter().map(|told| told.upto).collect();
     reached.sort_unstable();
-    let supported = reached.into_iter().rev().nth(tolerated).unwrap_or(0);
+    reached.into_iter().rev().nth(tolerated).unwrap_or(0)
+}
+
+/// What the one that remembers least remembers, unless it claims to be where no honest one has been yet.
+fn reach(told: &[Told], tolerated: usize) -> u64 {
     let remembered = told.iter().map(|told| told.from).max().unwrap_or(0);
-    remembered.min(supported)
+    remembered.min(supported(told, tolerated))
 }
 
 /// Asks nodes for their places, all at once. Who is silent or does not know is not waited for longer than a call takes.

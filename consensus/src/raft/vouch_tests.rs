@@ -7,6 +7,7 @@ use crate::port::Position;
 
 const LENDER: NodeId = NodeId(1);
 const HEADER: Hash32 = Hash32([2; 32]);
+const UNCOVERED: Hash32 = Hash32([3; 32]);
 
 fn committee(engine: Engine, nodes: impl IntoIterator<Item = u32>) -> Committee {
     let key = |node: u32| SecretKey::derive(&node.to_le_bytes(), b"vouch test").public();
@@ -29,6 +30,7 @@ fn honest() -> Candidate {
         signers: committee.clone(),
         committee,
         certified: false,
+        uncovered: UNCOVERED,
     }
 }
 
@@ -157,6 +159,53 @@ fn who_vouches_follows_from_the_engines_on_both_sides_of_the_last_header() {
     assert_eq!(judge(&beyond, LENDER, &answers), Ok(()));
     // A hand-over that has not been: the others are at an entry of the engine that goes on.
     assert_eq!(judge(&to_raft, LENDER, &told(2..=7, &honest())), Err(Doubt::Contradicted { otherwise: 6 }));
+}
+
+/// These nodes tell this of what no header covers.
+fn said(nodes: impl IntoIterator<Item = u32>, hash: Hash32) -> BTreeMap<NodeId, Hash32> {
+    nodes.into_iter().map(|node| (NodeId(node), hash)).collect()
+}
+
+#[test]
+fn what_no_header_covers_is_taken_only_if_as_many_have_the_same_as_have_an_honest_one_among_them() {
+    let other = Hash32([9; 32]);
+    let rows: [(&[u32], &[u32], Result<(), Doubt>); 6] = [
+        (&[], &[], Err(Doubt::Unattested { alike: 1, needed: 3 })),
+        (&[2], &[], Err(Doubt::Unattested { alike: 2, needed: 3 })),
+        // Nodes that are no members have no say, and a lender says nothing new of its own.
+        (&[1, 2, 8, 9], &[], Err(Doubt::Unattested { alike: 2, needed: 3 })),
+        (&[2, 3], &[4, 5], Ok(())),
+        // Two alone may be the liars.
+        (&[2], &[3, 4], Err(Doubt::Unattested { alike: 2, needed: 3 })),
+        (&[2], &[3, 4, 5], Err(Doubt::Altered { otherwise: 3 })),
+    ];
+    for (alike, otherwise, expected) in rows {
+        let mut all = said(alike.iter().copied(), UNCOVERED);
+        all.extend(said(otherwise.iter().copied(), other));
+        assert_eq!(attest(&honest(), LENDER, &all), expected, "{alike:?} {otherwise:?}");
+    }
+    // A place is another thing, and does not stand for it.
+    assert!(attest(&honest(), LENDER, &told(2..=7, &honest())).is_err());
+    // Behind a change that is certified those in force may say so as well.
+    assert_eq!(attest(&reseated(true), NodeId(8), &said([9, 10], UNCOVERED)), Ok(()));
+    assert!(attest(&reseated(false), NodeId(8), &said([9, 10], UNCOVERED)).is_err());
+    // Where raft goes on the lender is taken at its word, and where it has ended no longer.
+    assert_eq!(attest(&handing_over(Engine::Bft, Engine::Raft), LENDER, &BTreeMap::new()), Ok(()));
+    assert!(attest(&handing_over(Engine::Raft, Engine::Bft), LENDER, &BTreeMap::new()).is_err());
+}
+
+#[test]
+fn only_doubts_that_prove_a_lie_are_held_against_the_lender() {
+    let doubts = [
+        (Doubt::Contradicted { otherwise: 3 }, "snapshot_contradicted", true),
+        (Doubt::Incoherent, "snapshot_incoherent", true),
+        (Doubt::TooFew { alike: 1, needed: 3 }, "snapshot_unconfirmed", false),
+        (Doubt::Altered { otherwise: 3 }, "snapshot_altered", true),
+        (Doubt::Unattested { alike: 1, needed: 3 }, "snapshot_unattested", false),
+    ];
+    for (doubt, code, lie) in doubts {
+        assert_eq!((doubt.code(), doubt.lie()), (code, lie));
+    }
 }
 
 /// Five seats go from the first seven to others with this header, and 6 and 7 stay.

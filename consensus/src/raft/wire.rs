@@ -7,6 +7,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ledger::hash::Hash32;
 use ledger::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX};
 use openraft::entry::RaftEntry;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse};
@@ -56,6 +57,9 @@ kinds! {
     BFT_PLACE = 15;
     /// What the replica has applied, from an index on, for one that follows without a vote.
     ENTRIES = 16;
+    /// Behind which entry to make a snapshot for the sender, and what is in it that no header covers: see
+    /// [`super::meet`].
+    SNAPSHOT_MEET = 17;
 }
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
@@ -65,21 +69,32 @@ kinds! {
 pub(crate) fn asks_any(kind: u8) -> bool {
     matches!(
         kind,
-        SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT | BFT_PLACE | ENTRIES
+        SNAPSHOT_ASK
+            | SNAPSHOT_READ
+            | LATEST_JOIN
+            | BFT_MESSAGES
+            | BFT_DECIDED
+            | STINT
+            | BFT_PLACE
+            | ENTRIES
+            | SNAPSHOT_MEET
     )
 }
 
 /// Whether a request means the same whatever stints its sender and its receiver are in: it asks for what is final, or
 /// where a replica stands. All others are of one run of one engine, and nothing to any other.
 pub(crate) fn of_any_stint(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | STANDING | LATEST_JOIN | BFT_DECIDED | STINT | BFT_PLACE)
+    matches!(
+        kind,
+        SNAPSHOT_ASK | SNAPSHOT_READ | STANDING | LATEST_JOIN | BFT_DECIDED | STINT | BFT_PLACE | SNAPSHOT_MEET
+    )
 }
 
 /// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
 /// any harm to consensus.
 #[must_use]
 pub fn carries_snapshot(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
+    matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ | SNAPSHOT_MEET)
 }
 
 /// Whether a call asks for what a group has ordered: values that a Byzantine one has decided, where they have led, or
@@ -496,6 +511,28 @@ pub(crate) enum AskReply {
     Lent(Manifest, SnapshotSecret),
     /// This replica has not got so far itself.
     Behind,
+}
+
+/// A replica of a Byzantine group wants snapshots of several members that stand behind one and the same entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Meet {
+    /// Index of the entry.
+    pub(crate) index: u64,
+}
+
+/// Answer to a [`Meet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Met {
+    /// This replica is behind another entry already, this one, and has no snapshot of that one.
+    Passed(u64),
+    /// It makes one when it gets there.
+    Waits,
+    /// It has one, and is hashing what no header covers.
+    Counting,
+    /// The hash of what is in it that no header covers ([`crate::port::Packer::uncovered`]).
+    Counted(Hash32),
+    /// It has one, and could not read it.
+    Failed,
 }
 
 /// Reads from a file of a lent snapshot.

@@ -82,6 +82,14 @@ impl Alarms {
         self.state.lock().lasting.remove(&cause);
     }
 
+    /// The cause of a lasting alarm has ended, and people are to hear of it nevertheless: it passes from now on.
+    pub fn lapse(&self, cause: Cause) {
+        let ended = self.state.lock().lasting.remove(&cause);
+        if let Some(text) = ended {
+            self.pass(text);
+        }
+    }
+
     /// The causes of lasting alarms that are not kept have ended.
     pub fn retain(&self, keep: impl Fn(Cause) -> bool) {
         self.state.lock().lasting.retain(|cause, _| keep(*cause));
@@ -126,6 +134,17 @@ mod tests {
         assert_eq!(alarms.current_at(start + 100 * SHOWN), both[1..2]);
         alarms.retain(|cause| cause != divergence);
         assert!(alarms.current_at(start + 100 * SHOWN).is_empty());
+    }
+
+    #[test]
+    fn an_alarm_that_lapses_is_shown_a_little_longer() {
+        let alarms = Alarms::new(GroupId::shard(0));
+        alarms.lapse(Cause::Snapshot);
+        assert!(alarms.current().is_empty());
+        alarms.last(Cause::Snapshot, "node 2 has lied".to_owned());
+        alarms.lapse(Cause::Snapshot);
+        assert_eq!(alarms.current(), ["node 2 has lied"]);
+        assert!(alarms.current_at(Instant::now() + 2 * SHOWN).is_empty());
     }
 
     #[test]

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use client::net::{PeerIdentity, Role};
 use client::{Door, Identity, LetIn, NetError, TrustRoots};
+use ledger::Hash32;
+use ledger::limits::PEER_CONNECTIONS_MAX;
 use parking_lot::Mutex;
 use router::gateway::ClusterView;
 use tokio::sync::watch;
@@ -27,6 +30,8 @@ struct Standing {
 }
 
 struct Connection {
+    /// The key of its certificate, where that says that it is a node's.
+    node: Option<Hash32>,
     certificates: Vec<CertificateDer<'static>>,
     since: UnixTime,
     cut: CancellationToken,
@@ -58,7 +63,8 @@ impl Entrance {
     }
 
     /// Takes in a caller who has shaken hands under `config` with these certificates, leaf first; `cut` is
-    /// cancelled as soon as it would not be let in any more. `None` when that is so already.
+    /// cancelled as soon as it would not be let in any more. `None` when that is so already, or when it is a node that has
+    /// as many connections as it may have.
     #[must_use]
     pub fn admit(
         self: &Arc<Self>,
@@ -67,14 +73,22 @@ impl Entrance {
         cut: CancellationToken,
     ) -> Option<Pass> {
         let since = UnixTime::now();
+        let leaf = certificates.first().and_then(|leaf| PeerIdentity::from_der(leaf).ok());
+        let node = leaf.filter(|peer| peer.role == Role::Node).map(|peer| peer.key_hash);
         let mut standing = self.standing.lock();
         // Looked at under the lock: a change that is not seen here comes by this connection later.
         if !Arc::ptr_eq(config, &self.door.config()) && !self.door.keeps(&certificates, since) {
             return None;
         }
+        // Clients and routers may share a certificate, and have their limits elsewhere.
+        let same = standing.connections.values().filter(|other| node.is_some() && other.node == node).count();
+        if same >= PEER_CONNECTIONS_MAX {
+            tracing::warn!("a node has {same} connections here already: another one is refused");
+            return None;
+        }
         standing.came += 1;
         let number = standing.came;
-        standing.connections.insert(number, Connection { certificates, since, cut });
+        standing.connections.insert(number, Connection { node, certificates, since, cut });
         Some(Pass { entrance: Arc::clone(self), number })
     }
 

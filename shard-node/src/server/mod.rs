@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod alarms;
+pub mod begun;
 pub mod checks;
 pub mod clock;
 pub mod command;

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::server::begun::Counting;
 use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::doorkeeper;
@@ -350,7 +351,7 @@ impl Node {
         tasks.spawn(hosting.follow(view.clone()));
 
         let service = Service::new(Arc::clone(&hosted), view.clone()).into_service();
-        let peer_server = peer_server.add_service(service);
+        let peer_server = peer_server.add_service(Counting::new(service, view.clone()));
         let local = Arc::new(LocalHost::new(Arc::clone(&hosted), view));
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());

@@ -215,6 +215,11 @@ impl Disk {
         self.replica.checkpoint(&dir).expect("a snapshot").path
     }
 
+    /// Makes a snapshot in a folder that outlives the replica.
+    fn snapshot_in(&mut self, dir: &Path) -> PathBuf {
+        self.replica.checkpoint(dir).expect("a snapshot").path
+    }
+
     fn height(&self) -> u64 {
         self.share.stand.lock().applied.height.0
     }
@@ -390,6 +395,73 @@ fn a_snapshot_that_others_contradict_is_dropped_and_people_hear_whose_it_was() {
             text.starts_with("snapshot_refused: ") && text.contains("node 7") && text.contains("snapshot_contradicted")
         }));
     }
+}
+
+/// A replica whose group has gone over to a Byzantine engine with its second block, and has made one more.
+fn under_bft() -> Disk {
+    let mut disk = Disk::with([1]);
+    let bft = Committee { epoch: Epoch(1), ..liars() };
+    disk.replica.apply(vec![puts_in_force(&bft, 2)]).expect("a block");
+    disk.replica.ordered_by(Engine::Bft);
+    let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), 3, Address([3; 20]), 5);
+    disk.replica.apply(vec![committed(3, [tx])]).expect("a block");
+    assert_eq!(disk.height(), 3);
+    // The change of committee, which whoever takes the state wants to see certified.
+    let header: Header = disk.load(schema::header(Height(2))).expect("a header");
+    disk.put(schema::certificate(Height(2)), &certify(header));
+    disk
+}
+
+#[test]
+fn what_no_header_covers_is_counted_alike_by_lender_witness_and_borrower() {
+    let told = |disk: &mut Disk| {
+        let dir = disk.snapshot();
+        let told = disk.replica.packer().uncovered(&dir).expect("it is read");
+        std::fs::remove_dir_all(&dir).expect("the snapshot");
+        told
+    };
+    // What a witness tells does not depend on what it has found out by itself.
+    let mut witness = under_bft();
+    witness.put(marks::checked(), &Height(3));
+    let header: Header = witness.load(schema::header(Height(3))).expect("a header");
+    witness.put(schema::certificate(Height(3)), &certify(header));
+    let honest = told(&mut witness);
+    assert_eq!(told(&mut under_bft()), honest);
+    let dir = under_bft().snapshot_in(&witness.folder.path().join("lent"));
+    let mut borrower = Disk::with([1]);
+    assert_eq!(borrower.replica.prepare(&dir, Some(sender())).expect("it holds").uncovered, honest);
+    // One that seals what it has counts the same.
+    let (_key, seal) = local_seal();
+    let mut sealing = Disk::sealed_by(seal).and([1, 2]);
+    assert_eq!(told(&mut sealing), told(&mut Disk::with([1, 2])));
+
+    let spaces = [
+        schema::SYSTEM,
+        schema::STREAM,
+        schema::HEADER,
+        schema::BLOCK,
+        schema::ENTRY,
+        schema::RECEIPT,
+        schema::HISTORY,
+    ];
+    for space in spaces {
+        let mut liar = under_bft();
+        let db = liar.share.state.db().expect("it is open");
+        let first = db.scan(storage::KeyRange::prefix(&[space]), 1).expect("a scan").remove(0);
+        drop(db);
+        liar.delete(first.0.to_vec());
+        assert_ne!(told(&mut liar), honest, "{}", char::from(space));
+    }
+    // A snapshot that passes all other checks.
+    let mut liar = under_bft();
+    liar.put(schema::total(&issuer().1.id), &7_000_000_u128);
+    let altered = told(&mut liar);
+    assert_ne!(altered, honest);
+    let dir = liar.snapshot();
+    assert_eq!(borrower.replica.prepare(&dir, Some(sender())).expect("it holds").uncovered, altered);
+    // Under raft its lender is taken at its word, and nothing is counted.
+    let dir = Disk::with(1..=5).snapshot_in(&witness.folder.path().join("under-raft"));
+    assert_eq!(Disk::with([1]).replica.prepare(&dir, Some(sender())).expect("it holds").uncovered, Hash32::ZERO);
 }
 
 /// The seal of a node of its own, and where its local key lies.

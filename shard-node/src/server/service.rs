@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
 use crate::server::admission::{self, Forwarder};
+use crate::server::begun::Who;
 use crate::server::command;
 use crate::server::lend;
 use crate::server::local::Hosted;
@@ -50,6 +51,12 @@ impl Service {
 
     /// The calling node, by the key of its certificate; `None` when it is none.
     fn caller<T>(&self, request: &Request<T>) -> Option<NodeId> {
+        match request.extensions().get::<Who>() {
+            Some(Who::Node(node)) => return Some(*node),
+            Some(Who::Org(_) | Who::Other) => return None,
+            // Nobody has looked yet.
+            None => {}
+        }
         let hash = net::peer_key_hash(request)?;
         let view = self.view.borrow();
         view.nodes.values().find(|node| node.tls_key_hash == hash).map(|node| node.id)

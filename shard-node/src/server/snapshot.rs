@@ -9,7 +9,8 @@
 //! chain, each committee named by the one before. That the last header is the group's takes a certificate, which
 //! is often younger than the snapshot: where it is missing, the driver attests nothing before it has come. In a
 //! Byzantine group the members that sign this header say so before it is gone by, or where it is certified those that it
-//! names, and the engine asks them (`consensus::raft::vouch`).
+//! names, and the engine asks them (`consensus::raft::vouch`). They say as well what their own states have that no root of a
+//! header covers, in one hash, which is counted here on both sides.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,12 @@ use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::Height;
 use ledger::schema;
+use ledger::uncovered::{UncoveredHasher, is_uncovered};
 use ledger::view::{ReadFault, View};
-use ledger::{Certificate, Committee};
-use storage::{KeyRange, Kv, SharedResources, StagedState, StateDb, StateIdentity, StorageError, WriteBatch};
+use ledger::{Certificate, Committee, Engine};
+use storage::{
+    KeyRange, Kv, SharedResources, StagedState, StateDb, StateIdentity, StorageError, ValueCipher, WriteBatch,
+};
 
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::SystemView;
@@ -49,6 +53,8 @@ pub struct Staged {
     pub committee: Committee,
     /// Whether those who sign its last header have certified it.
     pub certified: bool,
+    /// The hash of what no root of this header covers, where others have to say so, too.
+    pub uncovered: Hash32,
 }
 
 impl Staged {
@@ -63,6 +69,7 @@ impl Staged {
             signers: self.signers.clone(),
             committee: self.committee.clone(),
             certified: self.certified,
+            uncovered: self.uncovered,
         }
     }
 }
@@ -111,6 +118,24 @@ impl Packer for Copies {
         }
         Ok(Packed { copied: true, secret })
     }
+
+    fn uncovered(&self, dir: &Path) -> io::Result<Hash32> {
+        let counted = uncovered(dir, &self.resources, self.identity, &*self.seal.cipher());
+        counted.map_err(|error| io::Error::other(format!("{}: {error}", error.code())))
+    }
+}
+
+/// The hash of what no root of a header covers in a snapshot whose values this cipher opens.
+fn uncovered(
+    dir: &Path,
+    resources: &SharedResources,
+    identity: StateIdentity,
+    cipher: &dyn ValueCipher,
+) -> Result<Hash32, StorageError> {
+    let mut hasher = UncoveredHasher::default();
+    let mut add = |key: &[u8], value: &[u8]| hasher.row(key, value);
+    StateDb::read_checkpoint(dir, resources, identity, cipher, is_uncovered, &mut add)?;
+    Ok(hasher.finish())
 }
 
 /// Removes a folder, if it is there.
@@ -145,8 +170,8 @@ pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn K
     let labelled = label::read(dir, target.constants).map_err(refused)?;
     let Target { root, resources, identity, seal, .. } = *target;
     let sender = from.map_or(Ok(None), |origin| seal.of_sender(&origin.secret)).map_err(refused)?;
-    let state = match sender {
-        Some(sender) => StateDb::stage_resealed(dir, root, resources, identity, (&sender, seal.cipher())),
+    let state = match &sender {
+        Some(sender) => StateDb::stage_resealed(dir, root, resources, identity, (sender, seal.cipher())),
         None => StateDb::stage(dir, root, resources, identity, seal.cipher()),
     };
     let state = state.map_err(storage)?;
@@ -161,7 +186,16 @@ pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn K
     SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
     write_marks(state.db(), own, from.is_some(), stand.applied.height)?;
     let certified = certified(state.db(), stand.applied.height, stand.applied.header_hash, &signers)?;
-    Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee, certified })
+    let uncovered = match (from, stand.order.engine) {
+        (Some(_), Engine::Bft) => match &sender {
+            Some(sender) => uncovered(dir, resources, identity, sender),
+            None => uncovered(dir, resources, identity, &*seal.cipher()),
+        }
+        .map_err(storage)?,
+        // Its own, or of a group where the lender's word is enough.
+        (None, _) | (_, Engine::Raft) => Hash32::ZERO,
+    };
+    Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee, certified, uncovered })
 }
 
 fn load<T: borsh::BorshDeserialize>(db: &dyn Kv, key: &[u8], what: &str) -> Result<T, SnapshotError> {

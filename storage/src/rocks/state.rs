@@ -255,6 +255,26 @@ impl StateDb {
         std::fs::remove_dir_all(work).map_err(|error| StorageError::io(work, &error))
     }
 
+    /// Shows the pairs of the checkpoint in `from` whose keys are `wanted` to `visit`, in the order of the keys, with their values
+    /// as `cipher` opens them. Reads every block, and leaves the files as they are.
+    pub fn read_checkpoint(
+        from: &Path,
+        shared: &SharedResources,
+        identity: StateIdentity,
+        cipher: &dyn ValueCipher,
+        wanted: fn(&[u8]) -> bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), StorageError> {
+        identity.to_file().expect_copy(from)?;
+        let mut show = |key: &[u8], sealed: &[u8]| -> Result<(), StorageError> {
+            if wanted(key) {
+                visit(key, &open_value(cipher, from, key, Bytes::copy_from_slice(sealed))?);
+            }
+            Ok(())
+        };
+        check_all(from, shared, Profile::State, &mut show).map(drop)
+    }
+
     /// Makes the checkpoint in `received`, which is of `from`, the state of `identity` under `root`, where there is none yet:
     /// a group begins with a copy of another one's state. Table files are shared by links where the disk can. It is not
     /// compacted in the background before it is opened anew, as the state of its group.

@@ -190,6 +190,18 @@ fn what_is_sent_is_sealed_under_a_key_of_its_own() {
     let all = |db: &StateDb| db.scan(storage::KeyRange::all(), usize::MAX).expect("scan");
     assert_eq!(all(staged.db()), all(&source));
     drop(staged);
+    // Its pairs can be read where it lies, with its own key.
+    let read = |key: u8| {
+        let mut pairs = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| pairs.push((key.to_vec(), value.to_vec()));
+        let wanted = |key: &[u8]| key < &b"00000100"[..];
+        StateDb::read_checkpoint(&kept, shared(), STATE, &*cipher(key, 4), wanted, &mut visit).map(|()| pairs)
+    };
+    let expected = source.scan(storage::KeyRange::new(vec![], "00000100"), usize::MAX).expect("scan");
+    assert!(expected.len() > 50);
+    let expected: Vec<_> = expected.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    assert_eq!(read(1), Ok(expected));
+    assert_eq!(read(7).expect_err("not the key of the checkpoint").code(), "storage_corrupt");
     // The checkpoint that it was made of is as it was.
     let again = StateDb::stage(&kept, &ours.root(), shared(), STATE, cipher(1, 8)).expect("staged");
     assert_eq!(all(again.db()), all(&source));

@@ -124,9 +124,11 @@ impl Task {
         let waiting = self.logging.take_if(|(committed, _)| committed.position.index <= durable);
         let Some((committed, note)) = waiting else { return };
         let (applier, events) = (self.ground.applier.clone(), self.shared.events.clone());
+        let snapshots = self.ground.snapshots.clone();
         self.work.spawn(async move {
             let applied = applier.run(move |applier| {
                 applier.apply(vec![committed])?;
+                snapshots.meetings.reached(applier, &snapshots)?;
                 Ok((applier.committee()?, vouch::place(applier)))
             });
             let event = match applied.await {

@@ -63,6 +63,7 @@ use crate::raft::failure::Failure;
 use crate::raft::fetch::Lender;
 use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
+use crate::raft::meetings;
 use crate::raft::network::Sender;
 use crate::raft::running::Running;
 use crate::raft::snapshot::Snapshots;
@@ -296,6 +297,10 @@ impl BftGroup {
             wire::BFT_PLACE => {
                 let ask = wire::body::<vouch::Ask>(body).map_err(serve::malformed)?;
                 Ok(wire::reply(&inner.progress.places.answer(ask).await))
+            }
+            wire::SNAPSHOT_MEET => {
+                let meet = wire::body(body).map_err(serve::malformed)?;
+                Ok(wire::reply(&meetings::answer(&inner.snapshots, &inner.applier, from, meet).await?))
             }
             // One that may have forgotten what it promised says nothing that others could rely on.
             wire::STANDING => Ok(wire::reply(&if self.votes() { Standing::Begun } else { Standing::Unsure })),

@@ -192,7 +192,15 @@ impl Applier for TestApplier {
         state.adopt(&bytes).map_err(refused)?;
         let (order, header) = (state.order, state.header());
         let State { applied, committee, .. } = state;
-        Ok(Candidate { applied, order, header, signers: committee.clone(), committee, certified: false })
+        Ok(Candidate {
+            applied,
+            order,
+            header,
+            signers: committee.clone(),
+            committee,
+            certified: false,
+            uncovered: Hash32::ZERO,
+        })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

@@ -5,6 +5,8 @@ mod fetch;
 mod formats;
 mod found;
 mod lending;
+#[cfg(feature = "bft")]
+mod meetings;
 mod snapshots;
 mod stints;
 mod suite;

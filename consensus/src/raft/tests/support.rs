@@ -118,7 +118,15 @@ impl Applier for TestApplier {
         let committee = Committee::majority(GROUP, Incarnation::default(), Epoch::default(), Vec::new());
         let order = Order { engine: Engine::Raft, after: None, anchor: Hash32::ZERO };
         let signers = committee.clone();
-        Ok(Candidate { applied, order, header: Hash32::ZERO, signers, committee, certified: false })
+        Ok(Candidate {
+            applied,
+            order,
+            header: Hash32::ZERO,
+            signers,
+            committee,
+            certified: false,
+            uncovered: Hash32::ZERO,
+        })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

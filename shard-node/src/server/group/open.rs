@@ -100,6 +100,8 @@ pub struct OpenGroup {
     share: ReplicaShare,
     committing: mpsc::Receiver<Committing>,
     prepared: Prepared,
+    /// What was found of a snapshot that another node has sent.
+    refused: Option<String>,
     ballots: Arc<dyn LogStore>,
     /// The members that the group began with, by their raft ids.
     first: Vec<(u64, NodeId)>,
@@ -161,6 +163,7 @@ impl OpenGroup {
             share,
             committing,
             prepared,
+            refused: None,
             ballots,
             first,
             join: seat.join,
@@ -184,8 +187,13 @@ impl OpenGroup {
         let own = self.context.node;
         let others: Vec<NodeId> = view.members(self.group).into_iter().filter(|node| *node != own).collect();
         let fetched = self.prepared.fetch(&others).await;
-        // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
-        while self.committing.try_recv().is_ok() {}
+        // Nobody reads yet, and the start looks at the state itself; whose snapshot was refused is told then.
+        while let Ok(what) = self.committing.try_recv() {
+            if let Committing::Refused(text) = what {
+                tracing::warn!(group = %self.group, "{text}");
+                self.refused.get_or_insert(text);
+            }
+        }
         fetched
     }
 
@@ -259,7 +267,7 @@ impl OpenGroup {
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared, ballots, first, join, at_once, stands } = self;
+        let Self { context, group, share, committing, prepared, refused, ballots, first, join, at_once, stands } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -267,6 +275,9 @@ impl OpenGroup {
         let waiters = Arc::new(Waiters::of(group));
         let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::new(group));
+        if let Some(text) = refused {
+            alarms.pass(text);
+        }
         let lost_proposals = Arc::new(AtomicBool::new(false));
         let known = checks::Known::default();
         let turns = Turns::default();

@@ -382,7 +382,8 @@ impl GroupTask {
             Committing::Refused(text) => self.alarms.last(Cause::Snapshot, text),
             Committing::Installed => match system_view(&self.share, self.group, &self.context) {
                 Ok(system) => {
-                    self.alarms.end(Cause::Snapshot);
+                    // Whoever has lied before is named for a while yet.
+                    self.alarms.lapse(Cause::Snapshot);
                     self.system(system);
                     self.same_role();
                 }

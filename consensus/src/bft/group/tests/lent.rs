@@ -41,6 +41,48 @@ async fn a_member_that_is_far_behind_follows_the_honest_ones_although_a_liar_len
     assert_eq!(cluster.batches(4), cluster.batches(3));
 }
 
+/// No header shows what this one has altered, and its place is the true one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lender_that_alters_what_no_header_covers_is_refused_and_named_and_the_next_one_is_asked() {
+    let (mut cluster, leader, last) = without_the_fourth().await;
+    cluster.nodes[&LIAR].applier.0.lock().altered = true;
+    keep_only_snapshots(&cluster, &[1, 2, 3], last).await;
+    cluster.net.lends_first(LIAR);
+    cluster.start(4).await;
+    cluster.applied(&[4], last).await;
+    let state = cluster.state(4);
+    assert!(state.installed >= 1);
+    assert!(!state.lies.is_empty(), "the liar was asked, and people hear of it");
+    assert!(state.lies.iter().all(|node| *node == NodeId(LIAR)), "{:?}", state.lies);
+    let last = cluster.propose(leader, "behind it").await;
+    cluster.applied(&ALL, last).await;
+    assert_eq!(cluster.batches(4), cluster.batches(3));
+    assert_eq!(cluster.state(4).history, cluster.state(3).history);
+}
+
+/// Members that go on all the time stand behind other entries whenever somebody asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_go_on_meanwhile_meet_behind_one_entry() {
+    let (mut cluster, leader, last) = without_the_fourth().await;
+    keep_only_snapshots(&cluster, &[1, 2, 3], last).await;
+    cluster.start(4).await;
+    let busy = async {
+        for number in 0.. {
+            cluster.propose(leader, &format!("meanwhile {number}")).await;
+        }
+    };
+    tokio::select! {
+        () = cluster.applied(&[4], last) => {}
+        () = busy => {}
+    }
+    let state = cluster.state(4);
+    assert!(state.installed >= 1 && state.lies.is_empty(), "{:?}", state.lies);
+    let last = cluster.propose(leader, "behind it").await;
+    cluster.applied(&ALL, last).await;
+    assert_eq!(cluster.batches(4), cluster.batches(3));
+    assert_eq!(cluster.state(4).history, cluster.state(3).history);
+}
+
 /// A replica whose state is gone takes a snapshot before it runs at all, of whomever its host names.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_has_lost_its_state_takes_none_on_one_lenders_word() {

@@ -80,8 +80,12 @@ pub(super) struct State {
     pub(super) applied: AppliedState,
     pub(super) batches: Vec<Vec<u8>>,
     pub(super) installed: usize,
+    /// What of the state no header covers.
+    pub(super) history: Vec<u8>,
     /// Its snapshots say that they stand so many entries before where they do: those of a liar.
     pub(super) shifted: u64,
+    /// Its snapshots have another history: those of a liar, too.
+    pub(super) altered: bool,
     /// Snapshots that were found to be a lie, by whose they were.
     pub(super) lies: Vec<NodeId>,
 }
@@ -89,7 +93,16 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(committee: Committee) -> Self {
         let applied = AppliedState::default();
-        Self { committee, applied, batches: Vec::new(), installed: 0, shifted: 0, lies: Vec::new() }
+        Self {
+            committee,
+            applied,
+            batches: Vec::new(),
+            installed: 0,
+            history: Vec::new(),
+            shifted: 0,
+            altered: false,
+            lies: Vec::new(),
+        }
     }
 }
 
@@ -116,6 +129,10 @@ impl Packer for Telling {
     fn pack(&self, _: &Path, _: &Path) -> std::io::Result<Packed> {
         Ok(Packed { copied: false, secret: reads_snapshots() })
     }
+
+    fn uncovered(&self, dir: &Path) -> std::io::Result<Hash32> {
+        Ok(sha256(&std::fs::read(dir.join("history"))?))
+    }
 }
 
 fn reads_snapshots() -> SnapshotSecret {
@@ -138,6 +155,7 @@ impl Applier for TestApplier {
                     if let Some(nodes) = seats_in(&batch) {
                         state.committee = seated(state.committee.epoch.0 + 1, nodes);
                     }
+                    state.history.push(batch.len() as u8);
                     state.batches.push(batch.to_vec());
                 }
                 Payload::Membership(_) => return Err(fatal("this engine has no memberships")),
@@ -160,6 +178,12 @@ impl Applier for TestApplier {
         std::fs::create_dir_all(dir).map_err(fatal)?;
         std::fs::write(dir.join("applied"), borsh::to_vec(&applied).map_err(fatal)?).map_err(fatal)?;
         std::fs::write(dir.join("batches"), borsh::to_vec(&state.batches).map_err(fatal)?).map_err(fatal)?;
+        let mut history = state.history.clone();
+        if state.altered {
+            history.reverse();
+            history.push(0);
+        }
+        std::fs::write(dir.join("history"), history).map_err(fatal)?;
         Ok(SnapshotDir { path: dir.to_path_buf(), applied })
     }
 
@@ -189,7 +213,8 @@ impl Applier for TestApplier {
         let batches = std::fs::read(dir.join("batches")).map_err(fatal).map_err(refused)?;
         let committee = self.0.lock().committee.clone();
         let (header, signers) = (sha256(&batches), committee.clone());
-        Ok(Candidate { applied, order: ORDER, header, signers, committee, certified: false })
+        let uncovered = Telling.uncovered(dir).map_err(fatal).map_err(refused)?;
+        Ok(Candidate { applied, order: ORDER, header, signers, committee, certified: false, uncovered })
     }
 
     fn discard(&mut self, lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
@@ -200,7 +225,9 @@ impl Applier for TestApplier {
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
         let applied = self.inspect(dir)?;
         let batches = std::fs::read(dir.join("batches")).map_err(fatal)?;
+        let history = std::fs::read(dir.join("history")).map_err(fatal)?;
         let mut state = self.0.lock();
+        state.history = history;
         state.batches = borsh::from_slice(&batches).map_err(fatal)?;
         state.applied = applied.clone();
         state.installed += 1;
