@@ -106,7 +106,11 @@ impl BorshSerialize for Genesis {
         BorshSerialize::serialize(&self.committees, writer)?;
         BorshSerialize::serialize(&self.layout, writer)?;
         BorshSerialize::serialize(&self.verify, writer)?;
-        if self.version >= GENESIS_WITH_POLICIES_VERSION { BorshSerialize::serialize(&self.policies, writer) } else { Ok(()) }
+        if self.version >= GENESIS_WITH_POLICIES_VERSION {
+            BorshSerialize::serialize(&self.policies, writer)
+        } else {
+            Ok(())
+        }
     }
 }
 
