@@ -237,6 +237,10 @@ impl<K: Kv> Kv for FaultyKv<K> {
         self.inner.compacted_bytes(range)
     }
 
+    fn wake(&self) -> Result<(), StorageError> {
+        self.inner.wake()
+    }
+
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
     }

@@ -55,6 +55,11 @@ pub trait Kv: Send + Sync {
         Ok(0)
     }
 
+    /// Lets a database that was opened without it compact in the background.
+    fn wake(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Gives the space back that removed keys of a range still take. May take long; others read and write meanwhile.
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         let _ = range;

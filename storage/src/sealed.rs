@@ -106,6 +106,10 @@ impl<K: Kv> Kv for SealedKv<K> {
         self.inner.compacted_bytes(range)
     }
 
+    fn wake(&self) -> Result<(), StorageError> {
+        self.inner.wake()
+    }
+
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
     }

@@ -4,16 +4,26 @@
 //! told no more and finds that out: what it has made of the blocks so far is worth nothing then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use ledger::ids::Height;
 use parking_lot::Mutex;
 
 use crate::core::follow::Writes;
 
-/// Blocks that wait for a follower at most.
-pub const FOLLOWED_MAX: usize = 4096;
+/// What waits for a follower at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Blocks.
+    pub blocks_max: usize,
+    /// Bytes that they write.
+    pub bytes_max: usize,
+}
+
+/// A copy of a large state is made in minutes, so that others lose little by it; what its parents write meanwhile waits.
+pub const FOLLOWED_MAX: Waiting = Waiting { blocks_max: 65_536, bytes_max: 128 << 20 };
 
 /// What a block has written.
 pub struct Followed {
@@ -35,18 +45,36 @@ impl Followed {
 
 /// The end at which one or several replicas are followed, each from the moment that it is told to ([`Followers::add`]).
 pub struct Following {
-    /// The blocks, those of each replica in order and without a gap while nothing is [`Following::lost`].
-    pub blocks: Receiver<Followed>,
+    blocks: Receiver<Followed>,
     sender: SyncSender<Followed>,
+    /// What waits, and what may.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     lost: Arc<AtomicBool>,
 }
 
 impl Following {
     /// Follows nobody yet.
     #[must_use]
-    pub fn new(blocks_max: usize) -> Self {
+    pub fn new(waiting: Waiting) -> Self {
+        let Waiting { blocks_max, bytes_max } = waiting;
         let (sender, blocks) = sync_channel(blocks_max);
-        Self { blocks, sender, lost: Arc::default() }
+        Self { blocks, sender, bytes: Arc::default(), bytes_max, lost: Arc::default() }
+    }
+
+    /// The next block. Those of each replica come in order, and without a gap while nothing is [`Following::lost`].
+    ///
+    /// # Errors
+    /// As of a channel: none came in that time, or none will.
+    pub fn next(&self, within: Duration) -> Result<Followed, RecvTimeoutError> {
+        let followed = self.blocks.recv_timeout(within)?;
+        self.bytes.fetch_sub(followed.bytes(), Ordering::AcqRel);
+        Ok(followed)
+    }
+
+    /// Those that wait.
+    pub fn waiting(&self) -> Vec<Followed> {
+        std::iter::from_fn(|| self.next(Duration::ZERO).ok()).collect()
     }
 
     /// Whether blocks were left out, or states were replaced: there will be no more.
@@ -65,6 +93,8 @@ impl Following {
 struct Follower {
     place: usize,
     sender: SyncSender<Followed>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     lost: Arc<AtomicBool>,
 }
 
@@ -76,8 +106,9 @@ impl Followers {
     /// Tells a follower of every block from now on, as those of replica number `place`. Whoever calls this holds the lock of
     /// the replica's stand, so that no block is just being written.
     pub fn add(&self, place: usize, following: &Following) {
-        let follower = Follower { place, sender: following.sender.clone(), lost: Arc::clone(&following.lost) };
-        self.0.lock().push(follower);
+        let Following { sender, bytes, bytes_max, lost, .. } = following;
+        let (sender, bytes, lost) = (sender.clone(), Arc::clone(bytes), Arc::clone(lost));
+        self.0.lock().push(Follower { place, sender, bytes, bytes_max: *bytes_max, lost });
     }
 
     /// Whether anybody follows.
@@ -88,8 +119,12 @@ impl Followers {
 
     /// A block was written.
     pub fn block(&self, height: Height, writes: &Arc<Writes>) {
-        self.0.lock().retain(|Follower { place, sender, lost }| {
-            let told = sender.try_send(Followed { place: *place, height, writes: Arc::clone(writes) }).is_ok();
+        self.0.lock().retain(|Follower { place, sender, bytes, bytes_max, lost }| {
+            let followed = Followed { place: *place, height, writes: Arc::clone(writes) };
+            let more = followed.bytes();
+            // Before it is sent: whoever takes it takes it off.
+            let waits = bytes.fetch_add(more, Ordering::AcqRel) + more;
+            let told = waits <= *bytes_max && sender.try_send(followed).is_ok();
             if !told {
                 lost.store(true, Ordering::Release);
             }
@@ -109,7 +144,8 @@ mod tests {
 
     #[test]
     fn who_does_not_keep_up_is_told_no_more_and_finds_out() {
-        let (followers, following) = (Followers::default(), Following::new(2));
+        let waiting = Waiting { blocks_max: 2, bytes_max: 100 };
+        let (followers, following) = (Followers::default(), Following::new(waiting));
         assert!(followers.is_empty());
         followers.add(1, &following);
         let writes = Arc::new(vec![(b"key".to_vec(), None)]);
@@ -122,12 +158,24 @@ mod tests {
         followers.block(Height(3), &writes);
         assert!(following.lost() && elsewhere() && followers.is_empty());
         let told: Vec<(usize, u64, usize)> =
-            following.blocks.try_iter().map(|followed| (followed.place, followed.height.0, followed.bytes())).collect();
+            following.waiting().iter().map(|followed| (followed.place, followed.height.0, followed.bytes())).collect();
         assert_eq!(told, [(1, 1, 3), (1, 2, 3)]);
 
-        let following = Following::new(2);
+        let following = Following::new(waiting);
         followers.add(0, &following);
         followers.replaced();
         assert!(following.lost() && followers.is_empty());
+
+        // What was taken has made room again.
+        let following = Following::new(waiting);
+        followers.add(0, &following);
+        let large = Arc::new(vec![(vec![0; 60], None)]);
+        followers.block(Height(1), &large);
+        assert_eq!(following.waiting().len(), 1);
+        followers.block(Height(2), &large);
+        assert!(!following.lost());
+        followers.block(Height(3), &large);
+        assert!(following.lost() && followers.is_empty());
+        assert_eq!(following.waiting().len(), 1);
     }
 }

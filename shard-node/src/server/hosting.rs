@@ -307,7 +307,9 @@ impl Hosting {
             return false;
         }
         // While there is a log of the former replica, no other one is opened here.
-        let gone = self.remove(group, &left);
+        let hosted = Arc::clone(&self.hosted);
+        let removing = tokio::task::spawn_blocking(move || remove(&hosted, group, &left));
+        let gone = removing.await.unwrap_or(false);
         if gone {
             self.opened.lock().remove(&group);
             tracing::info!(%group, "this node has left the group; its data is removed");
@@ -341,24 +343,10 @@ impl Hosting {
                 while Arc::strong_count(&state) > 1 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
+                // Closing waits for whatever is compacted just then.
+                drop(tokio::task::spawn_blocking(move || drop(state)).await);
             }
         }
-    }
-
-    /// Removes the log and the folder of a group that was left. Says whether the log is gone.
-    fn remove(&self, group: GroupId, left: &Path) -> bool {
-        let dropped = match self.hosted.log.read().as_ref() {
-            Some(engine) => engine.drop_group(group.0).map_err(|error| error.to_string()),
-            None => Err("the log is closed".to_owned()),
-        };
-        if let Err(error) = dropped {
-            tracing::warn!(%group, %error, "the log of a group that was left is removed at the next start");
-            return false;
-        }
-        if let Err(error) = remove_folder(left) {
-            tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
-        }
-        true
     }
 
     /// Ends what a crash has interrupted.
@@ -366,13 +354,29 @@ impl Hosting {
         for (name, folder) in folders(&self.data_dir) {
             let Some(group) = name.strip_prefix(LEFT).and_then(|name| name.parse().ok()) else { continue };
             if !self.folder(group).exists() {
-                self.remove(group, &folder);
+                remove(&self.hosted, group, &folder);
             } else if let Err(error) = remove_folder(&folder) {
                 // The node has joined again, for which the former log had to be gone.
                 tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
             }
         }
     }
+}
+
+/// Removes the log and the folder of a group that was left. Says whether the log is gone.
+fn remove(hosted: &Hosted, group: GroupId, left: &Path) -> bool {
+    let dropped = match hosted.log.read().as_ref() {
+        Some(engine) => engine.drop_group(group.0).map_err(|error| error.to_string()),
+        None => Err("the log is closed".to_owned()),
+    };
+    if let Err(error) = dropped {
+        tracing::warn!(%group, %error, "the log of a group that was left is removed at the next start");
+        return false;
+    }
+    if let Err(error) = remove_folder(left) {
+        tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
+    }
+    true
 }
 
 /// The folders below one, by name.

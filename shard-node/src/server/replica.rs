@@ -328,7 +328,9 @@ impl Replica {
         let (node, format_version) = (node.0, STATE_FORMAT);
         let identity = StateIdentity { cluster: cluster.0.0, node, group: group.0, format_version };
         let Files { root, resources, seal, known: Known { counted, first } } = files;
-        let db = StateDb::open(root, resources, identity, seal.cipher())?;
+        // One that has just become a state is opened while payers wait for all of its kind at once.
+        let open = if counted.is_some() { StateDb::open_quiet } else { StateDb::open };
+        let db = open(root, resources, identity, seal.cipher())?;
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
             match first {

@@ -51,27 +51,28 @@ impl Pace {
     }
 }
 
-/// Gives back what there is, and ends.
+/// Lets the state of a group that has just begun be compacted, gives back what there is, and ends.
 pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
-    let outside = match left_to_others(&handle) {
-        Ok(outside) => outside,
-        Err(fault) => return tracing::warn!(group = %handle.group, %fault, "what is to be trimmed cannot be read"),
-    };
-    let found = match handle.share.state.db() {
-        Some(db) => pieces(&outside, |range| db.disk_bytes(range)),
-        None => return,
-    };
-    let stays = |error: &StorageError| {
+    let stays = |error: &dyn std::fmt::Display| {
         tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays");
     };
-    let found = match found {
-        Ok(found) => found,
-        Err(error) => return stays(&error),
+    let found = match (left_to_others(&handle), handle.share.state.db()) {
+        (Ok(outside), Some(db)) => pieces(&outside, |range| db.disk_bytes(range)),
+        (Ok(_), None) => return,
+        (Err(fault), _) => {
+            stays(&fault);
+            Ok(Vec::new())
+        }
     };
+    let found = found.unwrap_or_else(|error| {
+        stays(&error);
+        Vec::new()
+    });
     let trimming = &handle.share.trimming_bytes;
     trimming.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
-    if !found.is_empty() {
-        tokio::time::sleep(BEGIN_AFTER).await;
+    tokio::time::sleep(BEGIN_AFTER).await;
+    if let Some(Err(error)) = handle.share.state.db().map(|db| db.wake()) {
+        tracing::warn!(group = %handle.group, %error, "the state is not compacted in the background before the next start");
     }
     let (start, mut pace) = (Instant::now(), Pace::new(bytes_per_s));
     let now_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -127,6 +127,9 @@ impl SharedResources {
         match profile {
             Profile::State => {
                 options.set_compression_type(DBCompressionType::Lz4);
+                // Each one rewrites most of a state, whose keys are hashes: half as often is half of that. Reads of keys that
+                // are not there are answered by the filters of so many files.
+                options.set_level_zero_file_num_compaction_trigger(8);
                 options.set_memtable_whole_key_filtering(true);
                 options.set_memtable_prefix_bloom_ratio(0.02);
                 table.set_bloom_filter(10.0, false);

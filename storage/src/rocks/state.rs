@@ -98,6 +98,12 @@ fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Resul
     open_with(folder, &options)
 }
 
+fn open_without_compactions(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
+    let mut options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
+    options.set_disable_auto_compactions(true);
+    open_with(folder, &options)
+}
+
 fn open_with(folder: &Path, options: &Options) -> Result<DB, StorageError> {
     let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
     DB::open_cf_descriptors(options, folder, [family]).map_err(|error| map_error(folder, &error))
@@ -187,6 +193,18 @@ impl StateDb {
         cipher: Arc<dyn ValueCipher>,
     ) -> Result<Self, StorageError> {
         let open = |folder: &Path, create: bool| open_database(folder, shared, create);
+        let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
+        Ok(Self::of(db, folder, identity, cipher))
+    }
+
+    /// As [`StateDb::open`], and nothing is compacted in the background before [`Kv::wake`]: for a state that payers wait for.
+    pub fn open_quiet(
+        root: &Path,
+        shared: &SharedResources,
+        identity: StateIdentity,
+        cipher: Arc<dyn ValueCipher>,
+    ) -> Result<Self, StorageError> {
+        let open = |folder: &Path, create: bool| open_without_compactions(folder, shared, create);
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
         Ok(Self::of(db, folder, identity, cipher))
     }
@@ -288,9 +306,7 @@ impl StateDb {
         let found = from.to_file().expect_copy(received)?;
         let own = Identity { format_version: found.format_version, ..identity.to_file() };
         let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
-        let mut options = shared.options(Profile::State, false).map_err(|error| map_error(&folder, &error))?;
-        options.set_disable_auto_compactions(true);
-        let db = open_with(&folder, &options)?;
+        let db = open_without_compactions(&folder, shared, false)?;
         switch(&folder, root, generation)?;
         Ok(Self::of(db, folder, own, cipher))
     }
@@ -449,6 +465,10 @@ impl Kv for StateDb {
             !ends_before && !begins_behind
         };
         Ok(files.iter().filter(touched).map(|file| file.size as u64).sum())
+    }
+
+    fn wake(&self) -> Result<(), StorageError> {
+        self.db.set_options(&[("disable_auto_compactions", "false")]).map_err(|error| self.error(&error))
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {

@@ -19,6 +19,7 @@ use ledger::view::{ReadFault, StateReader};
 use storage::{KeyRange, Kv, SharedResources, StateDb, StateIdentity, StorageError, WriteBatch};
 
 use super::count::{Count, under};
+use super::pace::Steps;
 use super::record::{self, Record};
 use crate::core::applied::AppliedRecord;
 use crate::core::birth::{Birth, BirthError, birth};
@@ -32,7 +33,7 @@ use crate::server::vault::LocalSeal;
 /// Pairs read at once.
 const CHUNK: usize = 8192;
 /// Bytes of the right parent that are sorted and written at once.
-const PART_BYTES: usize = 32 << 20;
+const PART_BYTES: usize = 16 << 20;
 /// Certificates of so many blocks before the copy was made are taken again at the end: they may have come later.
 const CERTIFIED_LATE: u64 = 1024;
 
@@ -178,9 +179,16 @@ struct OneCopy {
 
 impl OneCopy {
     /// Looks at every leaf of a database that was just made, and lets `count` take those that are its.
-    fn new(child: GroupId, prefix: BitPrefix, db: StateDb, count: &mut Count) -> Result<Self, CopyError> {
+    fn new(
+        (child, prefix): (GroupId, BitPrefix),
+        db: StateDb,
+        count: &mut Count,
+        steps: &mut Steps<'_>,
+    ) -> Result<Self, CopyError> {
         let (mut leaves, mut accounts, counted) = (Vec::new(), 0, count.leaves());
         pairs(
+            child,
+            steps,
             |range, limit| db.sweep(range, limit),
             under(schema::STATE, prefix),
             |key, value| {
@@ -199,6 +207,7 @@ impl OneCopy {
         let mut tree = tree.map_err(|error| CopyError::Tree(child, error.to_string()))?;
         // Here and not at the seal, where all of it would be hashed while payers wait.
         tree.root();
+        go_on(child, steps)?;
         Ok(Self { child, prefix, db, leaves: Counted { tree, accounts } })
     }
 
@@ -281,8 +290,14 @@ fn batch(writes: Writes) -> WriteBatch {
     batch
 }
 
-/// Reads all pairs of a range, some at a time.
+fn go_on(group: GroupId, steps: &mut Steps<'_>) -> Result<(), CopyError> {
+    if steps.next() { Ok(()) } else { Err(CopyError::Behind(group)) }
+}
+
+/// Reads all pairs of a range, some in each step.
 fn pairs(
+    group: GroupId,
+    steps: &mut Steps<'_>,
     scan: impl Fn(KeyRange, usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>,
     mut range: KeyRange,
     mut each: impl FnMut(&[u8], &Bytes) -> Result<(), CopyError>,
@@ -292,6 +307,7 @@ fn pairs(
         for (key, value) in &part {
             each(&key[..], value)?;
         }
+        go_on(group, steps)?;
         let Some((last, _)) = part.last().filter(|_| part.len() == CHUNK) else { return Ok(()) };
         let mut next = last.to_vec();
         next.push(0);
@@ -340,12 +356,12 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Makes the copies that a job needs. `parents` are those of the job, left first, and are followed already; `lost` says
-    /// whether that has come to an end.
+    /// Makes the copies that a job needs. `parents` are those of the job, left first, and are followed already; `steps` say
+    /// how fast, and whether that has come to an end.
     ///
     /// # Errors
     /// [`CopyError`]; what was made is removed by whoever begins again.
-    pub fn make(place: &Place, job: &Job, parents: &[Parent], lost: &dyn Fn() -> bool) -> Result<Self, CopyError> {
+    pub fn make(place: &Place, job: &Job, parents: &[Parent], steps: &mut Steps<'_>) -> Result<Self, CopyError> {
         let groups: Vec<GroupId> = parents.iter().map(|parent| parent.group).collect();
         let mut records = Vec::new();
         for child in &job.children {
@@ -363,7 +379,7 @@ impl Copies {
         };
         let (shape, heights, sealed) = if let [_, right] = parents {
             let child = &job.children[0];
-            join(place, (child.group, child.prefix), branch(child.group)?, (&parents[0], right), lost)?
+            join(place, (child.group, child.prefix), branch(child.group)?, (&parents[0], right), steps)?
         } else {
             let mut halves = Vec::new();
             let (mut at, mut sealed) = (Height(0), None);
@@ -372,8 +388,8 @@ impl Copies {
                 let reader = DbReader(&db);
                 (at, sealed) = (height(&reader)?, load(&reader, &schema::sealed())?);
                 let mut count = Count::new(place.cluster, child.prefix);
-                undecided(&db, &mut count)?;
-                halves.push((OneCopy::new(child.group, child.prefix, db, &mut count)?, count));
+                undecided(groups[0], &db, &mut count, steps)?;
+                halves.push((OneCopy::new((child.group, child.prefix), db, &mut count, steps)?, count));
             }
             (Shape::Halves(halves), vec![at], vec![sealed])
         };
@@ -526,9 +542,9 @@ fn beside<'a>(group: GroupId, origins: &'a [Option<Origin>; 2], left: &'a dyn St
 }
 
 /// Lets a count take the transactions that are undecided.
-fn undecided(db: &StateDb, count: &mut Count) -> Result<(), CopyError> {
+fn undecided(group: GroupId, db: &StateDb, count: &mut Count, steps: &mut Steps<'_>) -> Result<(), CopyError> {
     let records = KeyRange::prefix(&[schema::PREPARED]);
-    pairs(|range, limit| db.sweep(range, limit), records, |key, value| count.pair(key, value))
+    pairs(group, steps, |range, limit| db.sweep(range, limit), records, |key, value| count.pair(key, value))
 }
 
 /// Pairs of the right parent on their way into a copy of the left one.
@@ -567,13 +583,13 @@ fn join(
     (child, prefix): (GroupId, BitPrefix),
     db: StateDb,
     (left, right): (&Parent, &Parent),
-    lost: &dyn Fn() -> bool,
+    steps: &mut Steps<'_>,
 ) -> Result<(Shape, Vec<Height>, Vec<Option<SealedBy>>), CopyError> {
     let mut counts = [false, true].map(|one| Count::new(place.cluster, prefix.child(one)));
     let reader = DbReader(&db);
     let (left_at, left_sealed) = (height(&reader)?, load(&reader, &schema::sealed())?);
     let left_origin: Option<Origin> = load(&reader, &schema::origin())?;
-    undecided(&db, &mut counts[0])?;
+    undecided(left.group, &db, &mut counts[0], steps)?;
     let right_db = right.db()?;
     let view = ViewReader::of(&*right_db);
     let (right_at, right_sealed) = (height(&view)?, load(&view, &schema::sealed())?);
@@ -585,13 +601,12 @@ fn join(
         let left = DbReader(&*left);
         let kept = follow(&Side::Right(beside(right.group, &origins, &left)), part.iter())?;
         part.clear();
-        if lost() {
-            return Err(CopyError::Behind(right.group));
-        }
         brought.add(kept);
         if brought.bytes >= PART_BYTES { brought.write(&db, &place.resources) } else { Ok(()) }
     };
     pairs(
+        right.group,
+        steps,
         |range, limit| view.0.sweep(range, limit),
         KeyRange::all(),
         |key, value| {
@@ -602,7 +617,7 @@ fn join(
     )?;
     bring(&mut part, &mut brought)?;
     brought.write(&db, &place.resources)?;
-    let copy = OneCopy::new(child, prefix, db, &mut counts[0])?;
+    let copy = OneCopy::new((child, prefix), db, &mut counts[0], steps)?;
     Ok((
         Shape::Joined(Box::new(Joined { copy, counts, origins })),
         vec![left_at, right_at],

@@ -5,11 +5,12 @@ use ledger::ids::{LayoutVersion, TimeMs};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+
 use super::*;
 use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, split_seal};
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{SHARD, genesis};
-use crate::server::followers::Following;
+use crate::server::followers::{Following, Waiting};
 use crate::server::group::FIRST_JOIN;
 use crate::server::replica::{Committing, Files, Known, Replica};
 use crate::server::testing::resources;
@@ -61,7 +62,7 @@ impl Original {
     }
 
     fn follow(&self) -> Following {
-        let following = Following::new(16);
+        let following = Following::new(Waiting { blocks_max: 16, bytes_max: 1 << 20 });
         let _stand = self.parent.share.stand.lock();
         self.parent.share.followers.add(0, &following);
         following
@@ -98,7 +99,7 @@ fn content(place: &Place, child: GroupId) -> Vec<(Bytes, Bytes)> {
 
 fn take(copies: &mut Copies, parents: &[Parent], following: &Following) {
     assert!(!following.lost());
-    for followed in following.blocks.try_iter() {
+    for followed in following.waiting() {
         copies.block(parents, &followed).expect("it follows");
     }
 }
@@ -114,7 +115,7 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
     let parents = [Parent { group: SHARD, share: original.parent.share.clone() }];
     // Blocks that come while the copy is being made are in it already, or follow.
     original.block(vec![pay(&left, &right, 20, 3)]);
-    let mut warm = Copies::make(&place, &job(), &parents, &|| false).expect("a copy");
+    let mut warm = Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
     original.block(vec![pay(&right, &left, 5, 4)]);
     assert_eq!(warm.behind(&parents), 1);
     take(&mut warm, &parents, &following);
@@ -127,7 +128,7 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
     assert_eq!(born.values().map(|counted| counted.accounts).sum::<u64>(), original.parent.share.stand.lock().accounts);
 
     let cold_place = original.place("cold");
-    let cold = Copies::make(&cold_place, &job(), &parents, &|| false).expect("a copy");
+    let cold = Copies::make(&cold_place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
     assert!(cold.complete(&job()));
     cold.births(&parents).expect("the shards begin");
     for child in [LEFT, RIGHT] {
@@ -155,14 +156,15 @@ fn a_copy_with_a_gap_is_none() {
     original.told(Message::AssetUpdate(asset()));
     let (place, following) = (original.place("warm"), original.follow());
     let parents = [Parent { group: SHARD, share: original.parent.share.clone() }];
-    let mut copies = Copies::make(&place, &job(), &parents, &|| false).expect("a copy");
+    let mut copies = Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
     original.block(vec![mint(&client(LEFT), 100, 1)]);
     original.block(vec![mint(&client(RIGHT), 100, 2)]);
-    let blocks: Vec<Followed> = following.blocks.try_iter().collect();
+    let blocks: Vec<Followed> = following.waiting();
     let gap = copies.block(&parents, &blocks[1]).map_err(|error| error.code());
     assert_eq!(gap, Err("copy_behind"));
     drop(copies);
     // A parent that goes on has not ended.
-    let refused = Copies::make(&place, &job(), &parents, &|| false).expect("a copy").births(&parents);
+    let refused =
+        Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy").births(&parents);
     assert_eq!(refused.map(|_| ()).map_err(|error| error.code()), Err("birth_seal"));
 }

@@ -11,6 +11,7 @@
 mod aside;
 mod copy;
 mod count;
+mod pace;
 pub mod record;
 mod reports;
 
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use beacon::{Job, Phase};
 use ledger::ids::{GroupId, JobId};
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::aside::aside;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
+use self::pace::Steps;
 use self::record::Record;
 use self::reports::Reports;
 use crate::server::followers::{FOLLOWED_MAX, Following};
@@ -58,6 +60,8 @@ enum Stage {
 /// The copies of one job, with the thread that keeps them.
 struct Making {
     job: Job,
+    /// When this node first saw the job.
+    since: Instant,
     stage: Mutex<Stage>,
     stop: CancellationToken,
     /// The thread has ended, and holds no file any more.
@@ -200,7 +204,8 @@ impl Warm {
     fn begin(&self, job: Job) -> Arc<Making> {
         tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
         let stop = self.hosted.context.stop.child_token();
-        let making = Making { job, stage: Mutex::new(Stage::Making), stop, ended: CancellationToken::new() };
+        let (since, stage) = (Instant::now(), Mutex::new(Stage::Making));
+        let making = Making { job, since, stage, stop, ended: CancellationToken::new() };
         let making = Arc::new(making);
         let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
         let keeping = Arc::clone(&making);
@@ -296,8 +301,12 @@ impl Making {
         }
         // At the seal payers wait, so nothing stands back once a copy is made, nor while one is made that is late for the seal.
         let lost = following.lost_elsewhere();
-        let made = || Copies::make(place, &self.job, &parents, &|| lost() || self.stop.is_cancelled());
+        let over = || lost() || self.stop.is_cancelled();
         let waits = self.job.phase == Phase::Preparing && !hurries;
+        let made = || {
+            let mut steps = if waits { Steps::paced(self.since, &over) } else { Steps::in_one_go(&over) };
+            Copies::make(place, &self.job, &parents, &mut steps)
+        };
         let mut copies = if waits { aside(made) } else { made() }?;
         let mut unflushed = 0;
         while !copies.complete(&self.job) {
@@ -307,7 +316,7 @@ impl Making {
             if following.lost() {
                 return Err(CopyError::Behind(parents[0].group));
             }
-            match following.blocks.recv_timeout(LOOK) {
+            match following.next(LOOK) {
                 Ok(followed) => {
                     copies.block(&parents, &followed)?;
                     unflushed += followed.bytes();
