@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use channel::limits::PROMISE_BYTES_MAX;
 use channel::opening::first_policies;
 use channel::{
     Change, ChannelReject as R, Command, Founding, Opening, Outcome, Policy, Promise, PromiseStanding, ProposalState,
@@ -165,11 +166,11 @@ fn what_a_founding_may_promise() {
     assert!(founding.ungovernable().is_empty(), "all of those who approve are enough for what everybody knows");
     for (what, promise) in [
         ("nobody's copy", with(&|promise| promise.sealed.keys.clear())),
-        ("one is missing", with(&|promise| drop(promise.sealed.keys.pop()))),
+        ("one is missing", with(&|promise| promise.sealed.keys.truncate(promise.sealed.keys.len() - 1))),
         ("one too many", with(&|promise| promise.sealed.keys.push((OrgId(4), [0; 48])))),
         ("out of order", with(&|promise| promise.sealed.keys.swap(0, 1))),
         ("one twice", with(&|promise| promise.sealed.keys[1].0 = OrgId(1))),
-        ("too large", with(&|promise| promise.sealed.body.resize(8 * 1024, 0))),
+        ("too large", with(&|promise| promise.sealed.body.resize(PROMISE_BYTES_MAX, 0))),
         ("another version", with(&|promise| promise.version = 2)),
     ] {
         let refused = propose_sealed(sealed_terms(&[2, 3]), promise).unwrap_err();

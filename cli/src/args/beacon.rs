@@ -38,7 +38,7 @@ pub enum Beacon {
     Org(OrgChange),
     /// Show who has to approve what, and what waits for approvals about organisations and policies; or propose another policy
     #[command(
-        after_help = "Example:\n  seamark beacon policy\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose policy 'k-of(2, members.admin)' --as org-a"
+        after_help = "Example:\n  seamark beacon policy\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose policy 'majority(members.admin)' --as org-a"
     )]
     Policy(BeaconPolicy),
     /// Replace an organisation's admin key; the old one signs this, and nothing after it
@@ -149,7 +149,7 @@ pub struct BeaconPolicy {
 pub enum PolicyProposal {
     /// Propose who has to approve a matter, or approve the same proposal of another organisation
     #[command(
-        after_help = "Example:\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose quarantine 'any(org-a.admin, org-b.admin)' --on 2 --as org-b\n\nMatters: orgs, policy, engines, quarantine, operation, jobs. A policy is written as in\ndocs/channels.md, over the organisations of the cluster as admins; any, all and majority alone are\nmeant over all of them. It is in force once the policy of 'policy' holds."
+        after_help = "Example:\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose quarantine 'any(org-a.admin,org-b.admin)' --on 2 --as org-b\n\nMatters: orgs, policy, engines, quarantine, operation, jobs. A policy is written as in\ndocs/channels.md, over the organisations of the cluster as admins; any, all and majority alone are\nmeant over all of them. It is in force once the policy of 'policy' holds."
     )]
     Propose {
         /// Who signs.
@@ -236,7 +236,7 @@ pub enum OrgChange {
     },
     /// Propose that an organisation leaves the cluster, or approve the same proposal of another one
     #[command(
-        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once those have sent this whom 'beacon policy' asks for 'orgs', by default more than half\nof the organisations, of which it is one itself. By then it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
+        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once those have sent this whom 'beacon policy' asks for 'orgs', by default more than half\nof the organisations, of which it is one itself. By then it has left its channels, and its nodes\nhave no seats: see 'node drain'. They are struck off, and nobody who has a certificate of its\nauthority is let in. Its number is not given again."
     )]
     Remove {
         /// Who signs.

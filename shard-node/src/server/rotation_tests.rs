@@ -12,11 +12,11 @@ fn next_key() -> SecretKey {
     SecretKey::derive(b"the next one", b"node")
 }
 
-/// A view in which the registry has one key of the node, and the shard's committee another or the same one.
+/// A view in which the registry has one key of the node, and committees another or the same one.
 fn view(registered: &SecretKey, seated: &SecretKey) -> ClusterView {
     let mut view = ClusterView::of_genesis(&lone_genesis(VerifyMode::Ingest));
     view.nodes.get_mut(&NODE).expect("it is in the genesis").key = registered.public();
-    view.committees.get_mut(&SHARD).expect("it is in the genesis").members[0].key = seated.public();
+    view.committees.values_mut().for_each(|committee| committee.members[0].key = seated.public());
     view
 }
 

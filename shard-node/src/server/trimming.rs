@@ -16,7 +16,7 @@ use ledger::limits::{TRIM_PIECE_BYTES, TRIM_PREFIX_MAX};
 use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
-use storage::{KeyRange, StorageError};
+use storage::KeyRange;
 use tokio::time::Instant;
 
 use crate::server::group::GroupHandle;

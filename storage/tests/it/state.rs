@@ -165,6 +165,38 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     assert_eq!(refused.err().map(|error| error.code()), Some("storage_wrong_group"));
     let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
     assert_eq!(content(&copy), content(&parent));
+
+    let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
+    let mut changes = WriteBatch::new();
+    changes.delete_range(cut.start.clone(), cut.end.clone().expect("it has an end"));
+    copy.write(changes).expect("write");
+    copy.flush().expect("flush");
+    assert!(copy.disk_bytes(&cut).expect("an estimate") > 0, "only the space is still there");
+    let costs = copy.compacted_bytes(&cut).expect("a sum");
+    assert!(costs >= copy.disk_bytes(&cut).expect("an estimate"), "whole files are rewritten: {costs}");
+    assert_eq!(copy.compacted_bytes(&KeyRange::new(vec![64], vec![65])).expect("a sum"), 0, "no file lies there");
+    copy.compact(&cut).expect("compacted");
+    assert_eq!(copy.disk_bytes(&cut).expect("an estimate"), 0);
+    assert!(copy.disk_bytes(&kept).expect("an estimate") > 0);
+    assert_eq!(content(&parent).len(), 64, "the parent is as it was");
+    drop(copy);
+    assert_eq!(content(&StateDb::open(&root, shared(), child, plain()).expect("open")).len(), 32);
+}
+
+#[test]
+fn a_copy_is_swept_like_any_other_reader_and_takes_pairs_above_what_it_has() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    let filler = vec![b'a'; 1 << 10];
+    for number in 0..64_u8 {
+        let mut changes = WriteBatch::new();
+        changes.put(vec![number], filler.clone());
+        parent.write(changes).expect("write");
+    }
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (root, child) = (folder.path().join("child"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
     let all = parent.scan(KeyRange::all(), 100).expect("read");
     assert_eq!(copy.sweep(KeyRange::all(), 100).expect("swept"), all);
     assert_eq!(copy.snapshot_view().sweep(KeyRange::all(), 100).expect("swept"), all);
@@ -183,19 +215,10 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     copy.write(changes).expect("write");
     assert_eq!(content(&copy), content(&parent));
 
-    let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
-    let mut changes = WriteBatch::new();
-    changes.delete_range(cut.start.clone(), cut.end.clone().expect("it has an end"));
-    copy.write(changes).expect("write");
     copy.flush().expect("flush");
-    assert!(copy.disk_bytes(&cut).expect("an estimate") > 0, "only the space is still there");
-    let costs = copy.compacted_bytes(&cut).expect("a sum");
-    assert!(costs >= copy.disk_bytes(&cut).expect("an estimate"), "whole files are rewritten: {costs}");
-    assert_eq!(copy.compacted_bytes(&KeyRange::new(vec![64], vec![65])).expect("a sum"), 0, "no file lies there");
-    copy.compact(&cut).expect("compacted");
-    assert_eq!(copy.disk_bytes(&cut).expect("an estimate"), 0);
-    assert!(copy.disk_bytes(&kept).expect("an estimate") > 0);
-    assert_eq!(content(&parent).len(), 64, "the parent is as it was");
     drop(copy);
-    assert_eq!(content(&StateDb::open(&root, shared(), child, plain()).expect("open")).len(), 32);
+    let open = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
+    assert_eq!(content(&open), content(&parent));
+    open.wake().expect("it compacts from now on");
+    assert_eq!(content(&open), content(&parent));
 }
