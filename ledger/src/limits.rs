@@ -125,7 +125,7 @@ pub const SNAPSHOT_RESERVE_BYTES: u64 = 1 << 30;
 pub const SNAPSHOT_RESERVE_PARTS: u64 = 32;
 /// How much of table files a node rewrites at most to give back the space of accounts that a shard has left to its sibling, in
 /// bytes a second, where its configuration says nothing else.
-pub const TRIM_BYTES_PER_S: u64 = 16 << 20;
+pub const TRIM_BYTES_PER_S: u64 = 4 << 20;
 /// Bytes of keys whose space is given back in one piece. The table files that it lies in are rewritten as a whole.
 pub const TRIM_PIECE_BYTES: u64 = 4 << 20;
 /// Pieces are not divided any more under a prefix of so many bits.

@@ -276,7 +276,7 @@ impl NodeConfig {
             return bad("snapshot_every", "is not from 100 to 100000000", "leave it out for the default of 20000");
         }
         if self.trim_bytes_per_s == 0 {
-            return bad("trim_bytes_per_s", "is 0", "leave it out for the default of 16777216");
+            return bad("trim_bytes_per_s", "is 0", "leave it out for the default of 4194304");
         }
         if self.log.is_empty() || self.log.len() > LOG_BYTES_MAX || self.log.chars().any(char::is_control) {
             return bad("log", "is empty or too long", "use a filter such as 'info' or 'info,openraft=warn'");

@@ -125,10 +125,11 @@ fn text(report: &Reshaping) -> String {
         (
             "other shard",
             format!(
-                "{} a second meanwhile, {:.3} of the {} before",
+                "{} a second meanwhile, {:.3} of the {} before; {:.3} of it in the seconds afterwards",
                 whole(report.others_during),
                 report.others_ratio,
-                whole(report.others_before)
+                whole(report.others_before),
+                report.others_afterwards_ratio
             ),
         ),
         ("executed", format!("{} payments", grouped(report.executed.into()))),
@@ -151,7 +152,8 @@ fn text(report: &Reshaping) -> String {
 }
 
 fn jobs(jobs: &[Reshape]) -> String {
-    let header = ["job", "kind", "pause", "while copying", "preparing", "sealing", "opening", "all", "other shard"];
+    let header =
+        ["job", "kind", "pause", "while copying", "preparing", "sealing", "opening", "all", "other shard", "and after"];
     let row = |job: &Reshape| {
         [
             job.job.clone(),
@@ -163,6 +165,7 @@ fn jobs(jobs: &[Reshape]) -> String {
             seconds(job.opening_seconds),
             format!("{:.1} s", job.seconds),
             format!("{:.3}", job.others_ratio),
+            format!("{:.3}", job.others_afterwards_ratio),
         ]
     };
     table(header, jobs.iter().map(row))
@@ -188,6 +191,7 @@ mod tests {
             opening_seconds: Some(0.31),
             seconds: 13.2,
             others_ratio: 0.953,
+            others_afterwards_ratio: 0.981,
         };
         let pauses = |median, worst| Pauses { median_seconds: Some(median), worst_seconds: Some(worst) };
         Reshaping {
@@ -202,6 +206,7 @@ mod tests {
             others_before: 4_000.0,
             others_during: 3_800.0,
             others_ratio: 0.95,
+            others_afterwards_ratio: 0.98,
             executed: 900_000,
             failed: 0,
             refused: BTreeMap::new(),

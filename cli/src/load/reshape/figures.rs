@@ -4,6 +4,7 @@
 //! a half that stands still would not be seen beside one that goes on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use beacon::{Job, Phase as JobPhase};
 use ledger::TimeMs;
@@ -39,12 +40,14 @@ pub struct Reshaping {
     pub before_ms: Percentiles,
     /// Those that were due after it.
     pub meanwhile_ms: Percentiles,
-    /// Payments a second in the other shard before the first job, with as many in flight as there may be.
+    /// Payments a second in the other shard in the seconds before each command, with as many in flight as there may be.
     pub others_before: f64,
     /// From the command until the end of each job, over all of them.
     pub others_during: f64,
     /// The second over the first.
     pub others_ratio: f64,
+    /// In the seconds behind the end of each job, over the first: what a job leaves to be done is seen there.
+    pub others_afterwards_ratio: f64,
     /// Payments that were executed, in both shards.
     pub executed: u64,
     /// Payments that were not.
@@ -102,8 +105,10 @@ pub struct Reshape {
     pub opening_seconds: Option<f64>,
     /// From the command until the job was seen to be done.
     pub seconds: f64,
-    /// The rate of the other shard from the command until then over that before the first job.
+    /// The rate of the other shard from the command until then over that in the seconds before the command.
     pub others_ratio: f64,
+    /// That in the seconds from then on, over the same.
+    pub others_afterwards_ratio: f64,
 }
 
 /// One job as it was seen.
@@ -129,15 +134,15 @@ pub(super) fn report(
         in_shard.by_home.values().map(|heard| heard.iter().map(|(at, _)| *at).collect()).collect();
     let others: Vec<(Instant, u64)> = in_other.by_home.values().flatten().copied().collect();
     let first = seen.first().map_or(end, |one| one.asked);
-    let before = Window::of(&others, began, first);
-    let mut during = Window::default();
+    let mut beside = Beside::default();
     let mut jobs = Vec::with_capacity(seen.len());
     for (at, one) in seen.iter().enumerate() {
         let until = seen.get(at + 1).map_or(end, |next| next.asked);
-        let others = Window::of(&others, one.asked, one.done);
-        during.add(&others);
-        jobs.push(reshaped(&halves, one, until, others.over(&before)));
+        let others = Beside::of(&others, one, reshape.pay_for);
+        beside.add(&others);
+        jobs.push(reshaped(&halves, one, until, &others));
     }
+    let Beside { before, during, .. } = &beside;
     let [due_before, due_meanwhile] = &in_shard.decided;
     let executed = in_shard.decided.iter().chain(&in_other.decided).map(Latencies::count).sum();
     let mut refused = in_shard.refused.clone();
@@ -152,7 +157,8 @@ pub(super) fn report(
         meanwhile_ms: due_meanwhile.percentiles(),
         others_before: rounded(before.rate()),
         others_during: rounded(during.rate()),
-        others_ratio: during.over(&before),
+        others_ratio: beside.ratio(),
+        others_afterwards_ratio: beside.afterwards_ratio(),
         executed,
         failed: refused.values().sum(),
         refused,
@@ -166,7 +172,7 @@ pub(super) fn report(
 }
 
 /// One job, up to the next one.
-fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others_ratio: f64) -> Reshape {
+fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others: &Beside) -> Reshape {
     let since = |from: JobPhase, to: JobPhase| {
         let (from, to) = (seen.began.get(&from)?, seen.began.get(&to)?);
         Some(rounded(to.0.saturating_sub(from.0) as f64 / 1_000.0))
@@ -181,7 +187,8 @@ fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others_ratio: 
         sealing_seconds: since(JobPhase::Sealing, JobPhase::Committed),
         opening_seconds: since(JobPhase::Committed, JobPhase::Done),
         seconds: rounded(seen.done.duration_since(asked).as_secs_f64()),
-        others_ratio,
+        others_ratio: others.ratio(),
+        others_afterwards_ratio: others.afterwards_ratio(),
     }
 }
 
@@ -189,6 +196,41 @@ fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others_ratio: 
 fn gap(halves: &[Vec<Instant>], counts: impl Fn(Instant, Instant) -> bool) -> Option<f64> {
     let gaps: Option<Vec<f64>> = halves.iter().map(|half| longest(half, &counts)).collect();
     gaps.filter(|gaps| gaps.len() == 2)?.into_iter().reduce(f64::max)
+}
+
+/// The other shard around a job, or around several.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    before: Window,
+    during: Window,
+    afterwards: Window,
+}
+
+impl Beside {
+    /// `around` is how long before the command and behind the end is looked at.
+    fn of(heard: &[(Instant, u64)], seen: &Seen, around: Duration) -> Self {
+        let Seen { asked, done, .. } = *seen;
+        let earlier = asked.checked_sub(around).unwrap_or(asked);
+        Self {
+            before: Window::of(heard, earlier, asked),
+            during: Window::of(heard, asked, done),
+            afterwards: Window::of(heard, done, done + around),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.before.add(&other.before);
+        self.during.add(&other.during);
+        self.afterwards.add(&other.afterwards);
+    }
+
+    fn ratio(&self) -> f64 {
+        self.during.over(&self.before)
+    }
+
+    fn afterwards_ratio(&self) -> f64 {
+        self.afterwards.over(&self.before)
+    }
 }
 
 /// What was executed in a part of the time.
@@ -222,8 +264,6 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use beacon::JobKind;
     use ledger::genesis::VerifyMode;
     use ledger::{Engine, GroupId};
@@ -243,7 +283,18 @@ mod tests {
         in_shard.by_home.insert(right, one_each(&[0, 150, 850, 1_000, 1_100, 1_200, 1_300, 2_150]));
         in_shard.refused.insert("busy".to_owned(), 1);
         let mut in_other = Heard::default();
-        in_other.by_home.insert(other, vec![(at(50), 100), (at(250), 80), (at(1_050), 500), (at(1_250), 90)]);
+        in_other.by_home.insert(
+            other,
+            vec![
+                (at(50), 100),
+                (at(250), 80),
+                (at(450), 95),
+                (at(700), 900),
+                (at(1_050), 100),
+                (at(1_250), 90),
+                (at(1_450), 99),
+            ],
+        );
         in_other.decided[1].record(5_000);
         let seen = |kind, asked, done, copying| {
             let began = [(JobPhase::Preparing, 10), (JobPhase::Sealing, 260), (JobPhase::Committed, 300)];
@@ -264,7 +315,7 @@ mod tests {
             gone: None,
             processes: Vec::new(),
         };
-        let reshape = ReshapePlan { rate: 500, rounds: 1, pay_for: Duration::ZERO };
+        let reshape = ReshapePlan { rate: 500, rounds: 1, pay_for: Duration::from_millis(200) };
         let told = report((&plan, &reshape), 10, (&in_shard, &in_other), &[split, merge], (at(0), at(2_200)));
         // The left half was never without a receipt for longer than 0.4 s.
         assert_eq!(told.split, Pauses { median_seconds: Some(0.7), worst_seconds: Some(0.7) });
@@ -275,9 +326,12 @@ mod tests {
         let phases = (split.preparing_seconds, split.sealing_seconds, split.opening_seconds);
         assert_eq!(phases, (Some(0.25), Some(0.04), None), "nobody saw it done");
         assert_eq!((split.kind, merge.kind, split.seconds), ("split", "merge", 0.2));
-        // A hundred in 0.2 s before, 80 and 90 in 0.2 s each during both; what was paid between them counts in neither.
+        // A hundred in the 0.2 s before each, 80 and 90 in 0.2 s each during both, 95 and 99 in the 0.2 s behind them; what was
+        // paid between them counts in none.
         assert_eq!((told.others_before, told.others_during, told.others_ratio), (500.0, 425.0, 0.85));
         assert_eq!((split.others_ratio, merge.others_ratio), (0.8, 0.9));
+        assert_eq!((split.others_afterwards_ratio, merge.others_afterwards_ratio), (0.95, 0.99));
+        assert_eq!(told.others_afterwards_ratio, 0.97);
         assert_eq!((told.executed, told.failed), (1, 1));
 
         let silent = Heard { by_home: BTreeMap::from([(left, one_each(&[0, 2_100]))]), ..Heard::default() };
@@ -299,6 +353,7 @@ mod tests {
                 opening_seconds: None,
                 seconds: 1.0,
                 others_ratio: 1.0,
+                others_afterwards_ratio: 1.0,
             };
             let jobs: Vec<Reshape> = seconds.iter().map(one).collect();
             let pauses = Pauses::of(jobs.iter());

@@ -87,11 +87,16 @@ pub async fn bench_reshape(
     phases.end("pay before it");
     shard.next_stretch();
     let (mut seen, mut kind) = (Vec::new(), JobKind::Split { group });
-    for _ in 0..reshape.rounds.saturating_mul(2) {
+    let jobs = reshape.rounds.saturating_mul(2);
+    for number in 1..=jobs {
         let one = Box::pin(run(client, delegates, kind)).await?;
         kind = next_kind(&one.job)?;
         seen.push(one);
-        tokio::time::sleep(REST).await;
+        // What it leaves to be done, and then what the next one is compared with.
+        tokio::time::sleep(reshape.pay_for.max(REST)).await;
+        if number < jobs {
+            tokio::time::sleep(reshape.pay_for).await;
+        }
     }
     let end = Instant::now();
     let (in_shard, _source) = shard.stop().await?;

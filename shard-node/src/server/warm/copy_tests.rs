@@ -5,7 +5,6 @@ use ledger::ids::{LayoutVersion, TimeMs};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-
 use super::*;
 use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, split_seal};
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};

@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 /// A copy takes one part of so many of a core, at first.
-const PARTS: u32 = 16;
+const PARTS: u32 = 32;
 /// For how long that is so. A state of a million accounts is done by then.
-const FIRST: Duration = Duration::from_secs(120);
+const FIRST: Duration = Duration::from_secs(180);
 /// After each further time of this length it takes twice as much. A job waits for its copies for ten minutes
 /// (`beacon::limits::PREPARE_MS_MAX`); for the last half of that nothing rests any more.
-const THEN: Duration = Duration::from_secs(45);
+const THEN: Duration = Duration::from_secs(30);
 /// Processor time for which nothing rests: small states are copied at once.
 const FREE: Duration = Duration::from_millis(250);
+/// One part of so many of a core that all other threads of the process use at most while it counts as idle: nobody loses
+/// anything then, and nothing rests.
+const IDLE: u32 = 5;
 /// How long one rest lasts at most before whoever rests looks around.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -29,15 +32,24 @@ fn parts(elapsed: Duration) -> u32 {
     PARTS.checked_shr(doubled).unwrap_or_default().max(1)
 }
 
+/// Whether others have used so little of the processor in so much time.
+fn is_idle(others: Duration, time: Duration) -> bool {
+    others * IDLE <= time
+}
+
 /// How long to rest after a step that took `spent` of the processor, with `before` it.
 fn rest(before: Duration, spent: Duration, parts: u32) -> Duration {
     let free = FREE.saturating_sub(before);
     spent.saturating_sub(free) * (parts - 1)
 }
 
-/// Processor time that this thread has used.
-fn used() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+/// Processor time that this thread has used, and that the process has.
+fn used() -> [Duration; 2] {
+    [ClockId::ThreadCPUTime, ClockId::ProcessCPUTime].map(time_of)
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
     Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), nanos)
 }
@@ -47,8 +59,11 @@ pub struct Steps<'a> {
     over: &'a dyn Fn() -> bool,
     /// When the job was first seen; none where nothing rests.
     since: Option<Instant>,
-    /// Processor time of the thread when the last step ended, and of all steps.
+    /// When the last step began to rest, and what the thread and the process had used then.
+    looked: (Instant, [Duration; 2]),
+    /// What the thread had used when the last rest ended.
     last: Duration,
+    /// What all steps have used.
     total: Duration,
 }
 
@@ -56,29 +71,36 @@ impl<'a> Steps<'a> {
     /// Rests between steps. `over` says whether the work has become worthless.
     #[must_use]
     pub fn paced(since: Instant, over: &'a dyn Fn() -> bool) -> Self {
-        Self { over, since: Some(since), last: used(), total: Duration::ZERO }
+        Self { since: Some(since), ..Self::in_one_go(over) }
     }
 
     /// Never rests.
     #[must_use]
     pub fn in_one_go(over: &'a dyn Fn() -> bool) -> Self {
-        Self { over, since: None, last: used(), total: Duration::ZERO }
+        let used = used();
+        Self { over, since: None, looked: (Instant::now(), used), last: used[0], total: Duration::ZERO }
     }
 
     /// A step has ended. Returns, after a rest, whether there is any use in the next one.
     pub fn next(&mut self) -> bool {
-        let spent = used().saturating_sub(self.last);
+        let (now, [own, all]) = (Instant::now(), used());
+        let (then, [own_then, all_then]) = self.looked;
+        let others = all.saturating_sub(all_then).saturating_sub(own.saturating_sub(own_then));
+        let spent = own.saturating_sub(self.last);
         let mut rests = match self.since {
-            Some(since) => rest(self.total, spent, parts(since.elapsed())),
-            None => Duration::ZERO,
+            Some(since) if !is_idle(others, now.saturating_duration_since(then)) => {
+                rest(self.total, spent, parts(since.elapsed()))
+            }
+            _ => Duration::ZERO,
         };
         self.total += spent;
+        self.looked = (now, [own, all]);
         while !rests.is_zero() && !(self.over)() {
             let now = rests.min(LOOK);
             std::thread::sleep(now);
             rests -= now;
         }
-        self.last = used();
+        self.last = time_of(ClockId::ThreadCPUTime);
         !(self.over)()
     }
 }
@@ -88,10 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_takes_a_sixteenth_of_a_core_and_everything_when_its_job_runs_out_of_time() {
+    fn a_copy_takes_little_of_a_core_and_everything_when_its_job_runs_out_of_time() {
         let at = |seconds: u64| parts(Duration::from_secs(seconds));
-        assert_eq!([0, 60, 119].map(at), [16; 3]);
-        assert_eq!([120, 165, 210, 255, 300, 599, u64::MAX].map(at), [8, 4, 2, 1, 1, 1, 1]);
+        assert_eq!([0, 60, 179].map(at), [32; 3]);
+        assert_eq!([180, 210, 240, 270, 300, 599, u64::MAX].map(at), [16, 8, 4, 2, 1, 1, 1]);
         assert!(beacon::limits::PREPARE_MS_MAX >= 2 * 300_000);
     }
 
@@ -105,11 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_rests_where_nobody_else_has_anything_to_do() {
+        let ms = Duration::from_millis;
+        assert!(is_idle(ms(0), ms(0)) && is_idle(ms(20), ms(100)) && !is_idle(ms(21), ms(100)));
+    }
+
+    #[test]
     fn whoever_rests_finds_out_that_the_work_is_over() {
         assert!(Steps::paced(Instant::now(), &|| false).next());
         assert!(!Steps::paced(Instant::now(), &|| true).next());
         let mut steps = Steps::paced(Instant::now(), &|| true);
-        // As if the last step had taken an hour: nobody rests for fifteen.
+        // As if it had taken an hour of the processor: nobody rests for half of a day.
         steps.total = Duration::from_secs(3_600);
         steps.last = Duration::ZERO;
         assert!(!steps.next());
