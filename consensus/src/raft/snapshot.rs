@@ -293,8 +293,8 @@ impl Snapshots {
         let name = applier.applied().position.map_or_else(|| format!("{UNFINISHED}{EMPTY}"), name_of);
         let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
         let path = self.dir.join(name);
-        // Known by where the state stood, whatever it says of itself: the end of this one would take another one away that
-        // was made in its place.
+        // Known by where the state stood, whatever it says of itself: the end of this one would take another one away
+        // that was made in its place.
         if let Some(current) = self.current.lock().clone()
             && current.path == path
         {
