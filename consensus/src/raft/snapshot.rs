@@ -28,6 +28,8 @@ use crate::port::{AppliedState, Applier, Fatal, Packed, Packer, Position, Snapsh
 
 const FINISHED: &str = "at-";
 const UNFINISHED: &str = "tmp-";
+/// Behind [`UNFINISHED`]: one of a state in which nothing is applied.
+const EMPTY: &str = "empty";
 const LENT: &str = "lent-";
 pub(crate) const RECEIVING: &str = "recv-";
 /// Read at a time when a file is hashed.
@@ -287,16 +289,17 @@ impl Snapshots {
 
     /// Writes a checkpoint of what is applied now, unless the current snapshot is that.
     pub(crate) fn build(&self, applier: &mut dyn Applier) -> Result<Arc<Folder>, Fatal> {
-        let applied = applier.applied();
+        // Without a position the folder is not for the next start: there is nothing in it to find.
+        let name = applier.applied().position.map_or_else(|| format!("{UNFINISHED}{EMPTY}"), name_of);
+        let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
+        let path = self.dir.join(name);
+        // Known by where the state stood, whatever it says of itself: the end of this one would take another one away
+        // that was made in its place.
         if let Some(current) = self.current.lock().clone()
-            && current.applied.position == applied.position
+            && current.path == path
         {
             return Ok(current);
         }
-        // Without a position the folder is never found again: there is nothing in it to find.
-        let name = name_of(applied.position.unwrap_or_default());
-        let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
-        let path = self.dir.join(name);
         remove(&unfinished);
         remove(&path);
         let snapshot = applier.checkpoint(&unfinished)?;

@@ -211,6 +211,9 @@ async fn a_replica_that_was_cut_off_hears_of_the_change_without_being_started_an
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_of_an_earlier_stint_is_not_brought_up_by_the_log_of_a_later_one() {
     let mut cluster = Cluster::new(Engine::Raft, 4, Disk::memory).await;
+    // All are followed by the leader by now: it does not leave one behind that it has not reached yet.
+    cluster.order(&ALL, "first").await;
+    cluster.reached(&ALL, Engine::Raft, "first").await;
     let first = cluster.state(4);
     cluster.order(&ALL, "to bft").await;
     cluster.reached(&ALL, Engine::Bft, "to bft").await;
@@ -219,10 +222,13 @@ async fn a_state_of_an_earlier_stint_is_not_brought_up_by_the_log_of_a_later_one
     cluster.lose_snapshots(4);
     // All the others have gone over, so that one can lend and another one vouch.
     cluster.order(&[1, 2, 3], "without it").await;
-    // Its promises are of a stint that the state knows nothing of.
+    // Its promises are of a stint that the state knows nothing of. On a busy machine it may have been left behind all
+    // the same, and have gone over with a snapshot that it was lent: then its log begins where the lenders have met.
+    let begins = cluster.purged(4);
     let (mut prepared, means) = cluster.prepare(4).await.unwrap();
     let after = cluster.state(1).order.stint();
-    assert_eq!(prepared.missing(), Some(after));
+    assert!(begins.is_none_or(|begins| begins >= after), "{begins:?}");
+    assert_eq!(prepared.missing(), Some(after).max(begins));
     prepared.fetch(&[1, 2, 3].map(ledger::ids::NodeId)).await.unwrap();
     cluster.begin(4, prepared, means).await.unwrap();
     cluster.order(&ALL, "after").await;

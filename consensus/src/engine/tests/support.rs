@@ -451,6 +451,12 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, purged).await.expect("the log begins later");
     }
 
+    /// The last entry that a node's log does not have any more.
+    pub(super) fn purged(&self, node: u32) -> Option<u64> {
+        let Disk::Memory(log, _) = &self.nodes[&node].disk else { panic!("in memory") };
+        log.purged_index().unwrap()
+    }
+
     pub(super) fn group(&self, node: u32) -> Group {
         self.nodes[&node].group.clone().unwrap()
     }

@@ -14,7 +14,7 @@ use crate::port::Position;
 use crate::raft::failure::Failure;
 use crate::raft::machine::ApplierCell;
 use crate::raft::meetings;
-use crate::raft::snapshot::Snapshots;
+use crate::raft::snapshot::{Folder, Snapshots};
 use crate::raft::wire::{Meet, Met};
 
 /// A member with its snapshots on disk.
@@ -55,6 +55,12 @@ impl Member {
         }
     }
 
+    /// Makes a snapshot of its own accord.
+    async fn build(&self) -> Arc<Folder> {
+        let snapshots = self.snapshots.clone();
+        self.cell.run(move |applier| snapshots.build(applier)).await.unwrap()
+    }
+
     fn folder(&self, node: u32) -> Option<u64> {
         let folder = self.snapshots.meetings.folder(NodeId(node))?;
         folder.applied.position.map(|position| position.index)
@@ -85,6 +91,35 @@ async fn a_snapshot_is_made_exactly_where_others_were_asked_for_theirs() {
     assert_eq!(member.ask(3, 12).await, Ok(Met::Passed(13)));
     assert_eq!(member.ask(1, 14).await, Ok(Met::Waits));
     assert_eq!((member.ask(1, 12).await, member.folder(1)), (Ok(Met::Passed(13)), None));
+}
+
+/// One that says that it stands elsewhere is that of a liar, and whoever asks has to be lent it to find that out.
+#[tokio::test]
+async fn the_snapshot_that_was_made_at_an_entry_before_is_the_one_of_the_meeting_whatever_it_says_of_itself() {
+    let member = Member::new();
+    member.applier.0.lock().claims = Some(Position { term: 1, leader: 1, index: 7 });
+    member.apply(10).await;
+    let made = member.build().await;
+    assert_eq!(member.ask(1, 10).await, Ok(Met::Counting));
+    let met = member.snapshots.meetings.folder(NodeId(1)).unwrap();
+    assert!(Arc::ptr_eq(&made, &met));
+    drop(made);
+    assert_eq!((member.folder(1), member.kept()), (Some(7), 1));
+    assert!(!met.sent().unwrap().manifest.files.is_empty(), "its files are there");
+    assert_eq!(member.counted(1, 10).await, Met::Counted(Hash32::ZERO));
+}
+
+/// A state in which nothing is applied is not the one behind the first entry, whose position is all zeros.
+#[tokio::test]
+async fn a_snapshot_of_nothing_does_not_stand_in_the_place_of_the_first_one() {
+    let member = Member::new();
+    let empty = member.build().await;
+    member.applier.0.lock().applied.position = Some(Position::default());
+    let first = member.build().await;
+    assert_eq!((empty.applied.position, first.applied.position), (None, Some(Position::default())));
+    drop(empty);
+    assert!(!first.sent().unwrap().manifest.files.is_empty(), "its files are there");
+    assert_eq!((member.kept(), std::fs::read_dir(member.dir.path()).unwrap().count()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

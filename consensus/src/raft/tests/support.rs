@@ -17,8 +17,8 @@ use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResourc
 use tempfile::TempDir;
 
 use crate::port::{
-    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Packed, Packer, Payload, RoleView, SnapshotDir,
-    SnapshotError, SnapshotSecret, Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Packed, Packer, Payload, Position, RoleView,
+    SnapshotDir, SnapshotError, SnapshotSecret, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
@@ -36,6 +36,8 @@ pub(super) struct State {
     /// Refuses every snapshot, or those of one node.
     pub(super) distrust: bool,
     pub(super) distrusts: Option<NodeId>,
+    /// Where its snapshots say that they stand, when that is not where they do.
+    pub(super) claims: Option<Position>,
     /// Snapshots that were checked, and the node that sent the last one.
     pub(super) prepared: usize,
     pub(super) sender: Option<NodeId>,
@@ -87,10 +89,12 @@ impl Applier for TestApplier {
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
         let state = self.0.lock();
+        let mut applied = state.applied.clone();
+        applied.position = state.claims.or(applied.position);
         std::fs::create_dir_all(dir.join("deep")).map_err(fatal)?;
-        std::fs::write(dir.join("applied"), borsh::to_vec(&state.applied).map_err(fatal)?).map_err(fatal)?;
+        std::fs::write(dir.join("applied"), borsh::to_vec(&applied).map_err(fatal)?).map_err(fatal)?;
         std::fs::write(dir.join("deep/batches"), borsh::to_vec(&state.batches).map_err(fatal)?).map_err(fatal)?;
-        Ok(SnapshotDir { path: dir.to_path_buf(), applied: state.applied.clone() })
+        Ok(SnapshotDir { path: dir.to_path_buf(), applied })
     }
 
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal> {

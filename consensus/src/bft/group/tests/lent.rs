@@ -22,7 +22,7 @@ async fn a_member_that_is_far_behind_follows_the_honest_ones_although_a_liar_len
     let (mut cluster, leader, last) = without_the_fourth().await;
     cluster.nodes[&LIAR].applier.0.lock().shifted = 3;
     keep_only_snapshots(&cluster, &[1, 2, 3], last).await;
-    cluster.net.lends_first(LIAR);
+    cluster.net.lends_first(LIAR, &cluster.nodes[&4].applier);
     cluster.start(4).await;
     cluster.applied(&[4], last).await;
     let state = cluster.state(4);
@@ -47,7 +47,7 @@ async fn a_lender_that_alters_what_no_header_covers_is_refused_and_named_and_the
     let (mut cluster, leader, last) = without_the_fourth().await;
     cluster.nodes[&LIAR].applier.0.lock().altered = true;
     keep_only_snapshots(&cluster, &[1, 2, 3], last).await;
-    cluster.net.lends_first(LIAR);
+    cluster.net.lends_first(LIAR, &cluster.nodes[&4].applier);
     cluster.start(4).await;
     cluster.applied(&[4], last).await;
     let state = cluster.state(4);
