@@ -442,11 +442,12 @@ impl Starting {
             }
         });
         let (trimmed, stop) = (Arc::clone(&handle), handle.stop.clone());
-        let bytes_per_s = hosted.context.trim_bytes_per_s;
+        let trimming = Arc::clone(&hosted.context.trimming);
+        let member = self.view.borrow().committees.get(&group).and_then(|committee| committee.index_of(node));
         handle.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = trimming::trim(trimmed, bytes_per_s) => {}
+                () = trimming::trim(trimmed, trimming, member.unwrap_or_default()) => {}
             }
         });
         let mut failed = hosted.failed.write();

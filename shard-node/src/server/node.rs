@@ -39,6 +39,7 @@ use crate::server::rotation::{KeyFiles, Rotation};
 use crate::server::service::Service;
 use crate::server::silence;
 use crate::server::socket;
+use crate::server::trimming::Trimming;
 use crate::server::vault::{Vault, VaultError};
 
 /// Why a node cannot run.
@@ -316,7 +317,7 @@ impl Node {
             },
             bft: BftTiming::DEFAULT,
             snapshot_every_entries: config.snapshot_every,
-            trim_bytes_per_s: config.trim_bytes_per_s,
+            trimming: Arc::new(Trimming::new(config.trim_bytes_per_s)),
             resources,
             vault: Arc::new(vault),
             links,

@@ -33,6 +33,7 @@ use crate::server::links::{Links, NodeTraffic};
 use crate::server::local::Hosted;
 use crate::server::replica::{Known, StateHandle};
 use crate::server::rotation::{KeyFiles, Rotation};
+use crate::server::trimming::Trimming;
 use crate::server::vault::{LocalSeal, Vault};
 
 /// The one node of these groups.
@@ -122,7 +123,7 @@ fn context(folder: &Path, genesis: &Arc<Genesis>, verify: VerifyMode) -> (HostCo
         timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
         bft: BftTiming::DEFAULT,
         snapshot_every_entries: 0,
-        trim_bytes_per_s: 16 << 20,
+        trimming: Arc::new(Trimming::new(16 << 20)),
         resources: resources(),
         vault: Arc::new(vault),
         links: Links::new(Arc::clone(&peers), stop.clone()),

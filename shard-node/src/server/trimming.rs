@@ -17,6 +17,7 @@ use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
 use storage::KeyRange;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::server::group::GroupHandle;
@@ -24,6 +25,9 @@ use crate::server::warm::under;
 
 /// How long after a shard has begun nothing is compacted yet: it is opened on all nodes just then, and payers wait for it.
 const BEGIN_AFTER: Duration = Duration::from_secs(5);
+/// So much later each further member of the shard begins, so that its payers wait for none that compacts: the others are
+/// enough to go on.
+const BEGIN_APART: Duration = Duration::from_secs(15);
 
 /// When so many bytes may be rewritten that it is no more than a rate, from the beginning on. Nothing is saved up: time in
 /// which nothing was to be done does not count for what comes behind it.
@@ -51,8 +55,27 @@ impl Pace {
     }
 }
 
+/// What a node rewrites for all of its shards together, one piece after the other.
+pub struct Trimming {
+    start: Instant,
+    pace: Mutex<Pace>,
+}
+
+impl Trimming {
+    /// So many bytes a second at most.
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Self {
+        Self { start: Instant::now(), pace: Mutex::new(Pace::new(bytes_per_s)) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Lets the state of a group that has just begun be compacted, gives back what there is, and ends.
-pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
+/// `member` is the node's place in the shard's committee.
+pub async fn trim(handle: Arc<GroupHandle>, node: Arc<Trimming>, member: usize) {
     let stays = |error: &dyn std::fmt::Display| {
         tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays");
     };
@@ -70,21 +93,20 @@ pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
     });
     let trimming = &handle.share.trimming_bytes;
     trimming.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
-    tokio::time::sleep(BEGIN_AFTER).await;
+    tokio::time::sleep(BEGIN_AFTER + BEGIN_APART * u32::try_from(member).unwrap_or(u32::MAX)).await;
     if let Some(Err(error)) = handle.share.state.db().map(|db| db.wake()) {
         tracing::warn!(group = %handle.group, %error, "the state is not compacted in the background before the next start");
     }
-    let (start, mut pace) = (Instant::now(), Pace::new(bytes_per_s));
-    let now_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     for (range, bytes) in found {
-        tokio::time::sleep(Duration::from_millis(pace.pause_ms(now_ms()))).await;
+        let mut pace = node.pace.lock().await;
+        tokio::time::sleep(Duration::from_millis(pace.pause_ms(node.now_ms()))).await;
         let Some(db) = handle.share.state.db() else { return };
         // The space of a piece may have come back with that of another one, whose files it was in.
         let costs = db.disk_bytes(&range).and_then(|left| if left > 0 { db.compacted_bytes(&range) } else { Ok(0) });
         match costs {
             Ok(0) => {}
             Ok(costs) => {
-                pace.begin(now_ms(), costs);
+                pace.begin(node.now_ms(), costs);
                 let compacted = tokio::task::spawn_blocking(move || db.compact(&range)).await;
                 if let Ok(Err(error)) = compacted {
                     stays(&error);

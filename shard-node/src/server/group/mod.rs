@@ -42,6 +42,7 @@ use crate::server::clock::{Clock, Readings};
 use crate::server::ingest::{Arrivals, Checked, Waiters};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::{DbReader, OpenError, ReplicaShare, ViewReader};
+use crate::server::trimming::Trimming;
 use crate::server::vault::Vault;
 
 pub use admit::{AdmitError, Way};
@@ -68,8 +69,8 @@ pub struct HostContext {
     pub bft: BftTiming,
     /// Log entries between two snapshots.
     pub snapshot_every_entries: u64,
-    /// Bytes of removed accounts a second whose space is given back, at most.
-    pub trim_bytes_per_s: u64,
+    /// What gives back the space of shards that were cut.
+    pub trimming: Arc<Trimming>,
     /// Shared caches and threads of all databases.
     pub resources: SharedResources,
     /// Seals what is kept of channels.
