@@ -58,11 +58,23 @@ struct Slot {
     made: u32,
     /// Nothing is hashed for it before.
     rests_until: Instant,
+    /// A snapshot of its is counted, or waits for its turn to be: no other one is begun meanwhile, or one node could fill
+    /// the queue that all wait in.
+    counts: bool,
 }
 
 impl Slot {
     fn new(index: u64, now: Instant) -> Self {
-        Self { index, stage: Stage::Waits, folder: None, asked: now, since: now, made: 0, rests_until: now }
+        Self {
+            index,
+            stage: Stage::Waits,
+            folder: None,
+            asked: now,
+            since: now,
+            made: 0,
+            rests_until: now,
+            counts: false,
+        }
     }
 
     /// Whether one more snapshot may be made for this node.
@@ -102,7 +114,7 @@ impl Slot {
 pub(crate) struct Meetings {
     slots: Mutex<BTreeMap<NodeId, Slot>>,
     /// Held while something is counted.
-    counting: Arc<tokio::sync::Mutex<()>>,
+    pub(super) counting: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn index_of(applier: &dyn Applier) -> u64 {
@@ -155,10 +167,12 @@ impl Meetings {
         {
             let mut slots = self.slots.lock();
             if slots.len() >= MEETINGS_MAX && !slots.contains_key(&from) {
-                let longest = slots.iter().min_by_key(|(_, slot)| slot.asked).map(|(node, _)| *node);
-                if let Some(node) = longest {
-                    slots.remove(&node);
-                }
+                // What is being counted for a node stays known, so that it is one at a time.
+                let idle = slots.iter().filter(|(_, slot)| !slot.counts);
+                let Some(node) = idle.min_by_key(|(_, slot)| slot.asked).map(|(node, _)| *node) else {
+                    return Ok(None);
+                };
+                slots.remove(&node);
             }
             let slot = slots.entry(from).or_insert_with(|| Slot::new(index, now));
             slot.asked = now;
@@ -189,9 +203,10 @@ impl Meetings {
             Stage::Waits => None,
             Stage::Made => {
                 if now >= slot.rests_until
+                    && !slot.counts
                     && let Some(folder) = slot.folder.clone()
                 {
-                    slot.stage = Stage::Counting;
+                    (slot.stage, slot.counts) = (Stage::Counting, true);
                     tokio::spawn(self.clone().count(from, index, folder));
                 }
                 Some(Met::Counting)
@@ -202,9 +217,13 @@ impl Meetings {
         }
     }
 
-    /// Counts what no header covers, when it is this one's turn.
+    /// Counts what no header covers, when it is this one's turn, and unless the node has asked for another one by then.
     async fn count(self: Arc<Self>, from: NodeId, index: u64, folder: Arc<Folder>) {
         let turn = self.counting.clone().lock_owned().await;
+        if let Some(slot) = self.slots.lock().get_mut(&from).filter(|slot| slot.index != index) {
+            slot.counts = false;
+            return;
+        }
         let begun = Instant::now();
         let counted = blocking(move || folder.uncovered()).await;
         drop(turn);
@@ -217,7 +236,7 @@ impl Meetings {
         };
         let (now, rest) = (Instant::now(), begun.elapsed() * REST_FACTOR);
         if let Some(slot) = self.slots.lock().get_mut(&from) {
-            slot.rests_until = now + rest;
+            (slot.rests_until, slot.counts) = (now + rest, false);
             if slot.index == index {
                 slot.stage = stage;
             }

@@ -46,9 +46,11 @@ use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use ledger::committee::{Committee, Engine};
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::NodeId;
+use tokio::time::{Instant, timeout_at};
 
 use super::network::{Peer, Sender};
 use super::wire;
@@ -58,6 +60,8 @@ use crate::port::{AppliedState, Candidate, Order, any_replica, node_of};
 
 /// So long a question for a place waits until the replica has got there.
 pub(crate) const WAIT: Duration = Duration::from_millis(500);
+/// So long [`tip`] waits for the slower ones: in less time than a busy group takes for the entries that a meeting may be ahead.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// A question for the place of a replica behind an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -270,9 +274,23 @@ pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId], tolerated
     reach(&told, tolerated)
 }
 
-/// The last entry that these nodes, so many of which may lie, have been at for certain; 0 where none of them says.
+/// The last entry that these nodes, so many of which may lie, have been at for certain; 0 where none of them says. When one of
+/// those who do not lie has answered, the others have [`SLOW`]: what was told before one that holds its answer back has come
+/// is of an entry that a busy group has long passed.
 pub(crate) async fn tip(sender: &Arc<Sender>, nodes: &[NodeId], tolerated: usize) -> u64 {
-    let told: Vec<Told> = ask(sender, nodes, 0).await.into_iter().map(|(_, told)| told).collect();
+    let mut asking: FuturesUnordered<_> = nodes.iter().map(|node| ask_one(sender, *node, 0)).collect();
+    let (mut told, mut until): (Vec<Told>, Option<Instant>) = (Vec::new(), None);
+    loop {
+        let answer = match until {
+            None => asking.next().await,
+            Some(until) => timeout_at(until, asking.next()).await.ok().flatten(),
+        };
+        let Some(answer) = answer else { break };
+        told.extend(answer.map(|(_, told)| told));
+        if until.is_none() && told.len() > tolerated {
+            until = Some(Instant::now() + SLOW);
+        }
+    }
     supported(&told, tolerated)
 }
 
@@ -291,13 +309,15 @@ fn reach(told: &[Told], tolerated: usize) -> u64 {
 
 /// Asks nodes for their places, all at once. Who is silent or does not know is not waited for longer than a call takes.
 async fn ask(sender: &Arc<Sender>, nodes: &[NodeId], index: u64) -> Vec<(NodeId, Told)> {
-    let asking = nodes.iter().map(|node| async move {
-        let peer = Peer::to(sender.clone(), any_replica(*node), *node);
-        let request = peer.request(&Ask { index });
-        let told = peer.call::<Told>(wire::BFT_PLACE, request, peer.call_timeout() + WAIT).await;
-        Some((*node, told.ok()?))
-    });
+    let asking = nodes.iter().map(|node| ask_one(sender, *node, index));
     join_all(asking).await.into_iter().flatten().collect()
+}
+
+async fn ask_one(sender: &Arc<Sender>, node: NodeId, index: u64) -> Option<(NodeId, Told)> {
+    let peer = Peer::to(sender.clone(), any_replica(node), node);
+    let request = peer.request(&Ask { index });
+    let told = peer.call::<Told>(wire::BFT_PLACE, request, peer.call_timeout() + WAIT).await;
+    Some((node, told.ok()?))
 }
 
 #[cfg(test)]

@@ -1,21 +1,30 @@
 //! Meetings: what another node can have a member do that is asked to make a snapshot behind a certain entry.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use ledger::hash::Hash32;
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, NodeId};
 use ledger::limits::{MEETING_AHEAD_MAX, MEETING_SNAPSHOTS_MAX, MEETINGS_MAX};
+use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
-use super::support::TestApplier;
-use crate::port::Position;
+use super::support::{GROUP, TestApplier, raft_id};
+use crate::port::{Position, Timing};
+use crate::raft::config::sender;
 use crate::raft::failure::Failure;
+use crate::raft::fetch::Asked;
 use crate::raft::machine::ApplierCell;
+use crate::raft::meet::{self, Meeting};
 use crate::raft::meetings;
 use crate::raft::snapshot::{Folder, Snapshots};
-use crate::raft::wire::{Meet, Met};
+use crate::raft::vouch::Told;
+use crate::raft::wire::{self, Meet, Met};
+use crate::raft::{RaftGroupConfig, RaftTransport, TransportError};
 
 /// A member with its snapshots on disk.
 struct Member {
@@ -162,4 +171,87 @@ async fn so_many_nodes_are_remembered() {
     member.apply(5).await;
     assert_eq!(member.folder(1), None, "who has not asked for the longest time");
     assert_eq!((member.folder(2), member.folder(nodes + 1)), (Some(5), Some(5)));
+}
+
+/// Whoever asks for one after the other and waits for none would fill the queue that all wait in, and the disk.
+#[tokio::test]
+async fn one_node_has_one_snapshot_counted_at_a_time_and_none_that_it_asks_for_no_more() {
+    let member = Member::new();
+    let turn = member.snapshots.meetings.counting.clone().lock_owned().await;
+    let last = u64::from(MEETING_SNAPSHOTS_MAX);
+    for index in 1..=last {
+        member.apply(index).await;
+        assert_eq!(member.ask(1, index).await, Ok(Met::Counting), "{index}");
+    }
+    assert_eq!(member.kept(), 2, "the one that waits for its turn, and the last one");
+    assert_eq!(member.ask(2, last).await, Ok(Met::Counting));
+    drop(turn);
+    assert_eq!(member.counted(2, last).await, Met::Counted(Hash32::ZERO));
+    assert_eq!(member.kept(), 1, "nobody wants the first one any more");
+    assert_eq!(member.counted(1, last).await, Met::Counted(Hash32::ZERO), "and no rest follows what was not read");
+}
+
+/// Two members of a group that orders a hundred entries a second, and a third one that holds back whatever it is asked for,
+/// nearly as long as it is waited for.
+struct Busy {
+    begun: Instant,
+    /// The entries that snapshots are made behind, by the member.
+    agreed: Mutex<BTreeMap<NodeId, u64>>,
+}
+
+const SLOW: NodeId = NodeId(3);
+
+impl Busy {
+    fn at(&self) -> u64 {
+        1_000 + u64::try_from(self.begun.elapsed().as_millis() / 10).unwrap()
+    }
+
+    fn met(&self, member: NodeId, index: u64) -> Met {
+        let (at, mut agreed) = (self.at(), self.agreed.lock());
+        if at <= index {
+            agreed.insert(member, index);
+        }
+        match agreed.get(&member) == Some(&index) {
+            true if at < index => Met::Waits,
+            true => Met::Counting,
+            false => Met::Passed(at),
+        }
+    }
+}
+
+#[async_trait]
+impl RaftTransport for Busy {
+    async fn call(&self, to: NodeId, _group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
+        if to == SLOW {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+        }
+        match kind {
+            wire::BFT_PLACE => Ok(wire::reply(&Told { from: 0, upto: self.at(), place: None })),
+            wire::SNAPSHOT_MEET => {
+                let request = wire::open_request(payload).unwrap();
+                let Meet { index } = wire::body(&request.body).unwrap();
+                Ok(wire::reply(&self.met(to, index)))
+            }
+            _ => Err(TransportError::Refused("it meets, and nothing else".to_owned())),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_slow_to_say_where_it_is_keeps_nobody_from_meeting_the_others() {
+    let dir = TempDir::new().unwrap();
+    let config = RaftGroupConfig {
+        group: GROUP,
+        raft_id: raft_id(4),
+        node: NodeId(4),
+        timing: Timing { heartbeat_ms: 1_000, election_min_ms: 3_000, election_max_ms: 5_000 },
+        snapshot_dir: dir.path().to_path_buf(),
+        snapshot_every_entries: 0,
+        snapshot_keep_entries: 5,
+    };
+    let busy = Arc::new(Busy { begun: Instant::now(), agreed: Mutex::default() });
+    let way = Arc::new(sender(&config, busy));
+    let others = [NodeId(1), NodeId(2), SLOW];
+    let met = meet::meet(&way, Asked::all(&others, true)).await;
+    assert!(matches!(&met, Some(Meeting { nodes, .. }) if *nodes == [NodeId(1), NodeId(2)]), "{met:?}");
 }
