@@ -87,16 +87,24 @@ impl KeyFiles {
         beside(&self.signing_key, ".former")
     }
 
-    /// Puts the next key in the place of the one before, whose public half is kept. Done again it changes nothing.
-    fn put_in_place(&self, before: &[PublicKey]) -> std::io::Result<()> {
+    /// Puts the next key, which has to be this one, in the place of those before, whose public halves are kept. Done again it
+    /// changes nothing: what lies beside the key then may be the one that follows it.
+    fn put_in_place(&self, key: &PublicKey, before: &[PublicKey]) -> std::io::Result<()> {
         let (former, next) = (self.former(), next_file(&self.signing_key));
+        let mut keyring = Keyring::finding(self.passphrase_file.clone());
+        let mut public =
+            |path: &Path| keyring.signing_key(path).map(|found| found.public()).map_err(std::io::Error::other);
+        let done = public(&self.signing_key).is_ok_and(|found| found == *key);
+        if !done && public(&next)? != *key {
+            return Err(std::io::Error::other(format!("{} does not hold the key {key}", next.display())));
+        }
         let mut known = match fs::read_to_string(&former) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             read => read.unwrap_or_default(),
         };
-        for key in before.iter().map(ToString::to_string) {
-            if known.lines().all(|line| line != key) {
-                known.push_str(&key);
+        for name in before.iter().map(ToString::to_string) {
+            if known.lines().all(|line| line != name) {
+                known.push_str(&name);
                 known.push('\n');
             }
         }
@@ -105,7 +113,9 @@ impl KeyFiles {
         file.write_all(known.as_bytes())?;
         file.sync_all()?;
         fs::rename(&fresh, &former)?;
-        fs::rename(&next, &self.signing_key)?;
+        if !done {
+            fs::rename(&next, &self.signing_key)?;
+        }
         let folder = self.signing_key.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -230,7 +240,7 @@ impl Rotation {
     async fn drop_others(&self, key: PublicKey) -> bool {
         let (files, held) = (self.files.clone(), self.hosted.context.key.clone());
         let before: Vec<PublicKey> = held.public().into_iter().filter(|other| *other != key).collect();
-        let placed = tokio::task::spawn_blocking(move || files.put_in_place(&before)).await;
+        let placed = tokio::task::spawn_blocking(move || files.put_in_place(&key, &before)).await;
         match placed {
             Ok(Ok(())) => {
                 held.keep(&key);
