@@ -16,6 +16,7 @@ use ledger::view::View;
 
 use crate::audit;
 use crate::jobs;
+use crate::keys;
 use crate::registry;
 use crate::seats;
 
@@ -66,11 +67,18 @@ pub(crate) fn nodes(view: &mut View<'_>) -> Vec<NodeId> {
 }
 
 /// Accuses the member that a proof, which has been judged, is about, and prepares the committees that it has a seat in
-/// to go on without it. Returns what is to be mailed; nothing when the node is accused already.
+/// to go on without it. Returns what is to be mailed; nothing when the node is accused already, or when the proof is by a key
+/// that it has had long ago.
 pub fn accuse(view: &mut View<'_>, at: &BlockContext, proof: &Equivocation) -> Vec<(GroupId, Message)> {
     let Some(node) = registry::node(view, proof.node()) else { return Vec::new() };
     let key = accused_key(node.id);
     if view.get(&key).is_some() {
+        return Vec::new();
+    }
+    let ballot = &proof.first.ballot;
+    let committee = registry::committee_by_hash(view, ballot.group, &ballot.committee);
+    let signer = committee.and_then(|named| named.index_of(node.id).map(|seat| named.members[seat].key));
+    if signer.is_some_and(|signer| keys::is_past(view, at, &signer)) {
         return Vec::new();
     }
     let accusation = Accusation {

@@ -14,6 +14,7 @@
 //! Owns who may replace a key and by which, and which keys are never taken again. Moves no seat.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Committee;
 use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::genesis::NodeInfo;
 use ledger::hash::{Hash32, tagged};
@@ -27,7 +28,7 @@ use crate::accused;
 use crate::channels;
 use crate::engine;
 use crate::jobs;
-use crate::limits::REPLACED_KEYS_MAX;
+use crate::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::nodes;
 use crate::registry;
@@ -103,6 +104,19 @@ fn pending(view: &mut View<'_>, node: &NodeInfo) -> bool {
         .filter(|committee| committee.index_of(node.id).is_some_and(|at| committee.members[at].key != node.key));
     let groups: Vec<GroupId> = old.map(|committee| committee.group).collect();
     groups.into_iter().any(|group| !channels::is_closed(view, group))
+}
+
+/// Whether a key was replaced so long ago that two votes by it say nothing of its node, and no committee names it any more. Who
+/// comes by it later can sign for any entry of the committees of then.
+pub(crate) fn is_past(view: &mut View<'_>, at: &BlockContext, key: &PublicKey) -> bool {
+    let Some(line) = view.load::<ReplacedKey>(&replaced_key(key)) else { return false };
+    if at.time_ms.0 < line.replaced_ms.0.saturating_add(REPLACED_KEY_ACCUSES_MS) {
+        return false;
+    }
+    let names = |committee: &Committee| committee.members.iter().any(|member| member.key == *key);
+    let committees = registry::committees(view).into_iter().chain(registry::coming(view));
+    let groups: Vec<GroupId> = committees.filter(names).map(|committee| committee.group).collect();
+    groups.into_iter().all(|group| channels::is_closed(view, group))
 }
 
 /// Whether somebody has a key, or had it as a node.

@@ -40,6 +40,10 @@ pub const NODES_MAX: usize = 1024;
 pub const REMOVED_NODES_MAX: usize = 4096;
 /// Keys of nodes that were replaced, which are never taken again.
 pub const REPLACED_KEYS_MAX: usize = 16_384;
+/// How long after a key was replaced two votes by it still take its node's seats. Longer than anybody can keep a proof from the
+/// beacon, so that no node votes twice and has another key before that is found out; and then whoever finds an old key has
+/// nothing by it.
+pub const REPLACED_KEY_ACCUSES_MS: u64 = 24 * 60 * 60 * 1000;
 /// Groups in which a node that joins is prepared for a seat at a time: it fetches the state of each.
 pub const ARRIVALS_AT_ONCE: usize = 4;
 /// Nodes that the pure function of assignment deals seats to. More than a registry holds, so that clusters can be

@@ -17,12 +17,17 @@ use crate::support::{NOW, State, admin, at, dealt, genesis, node, node_key, sett
 
 /// Two prevotes of a node in a shard.
 pub fn twice(genesis: &Genesis, node: u32) -> Equivocation {
+    twice_in(genesis, node, Hash32([5; 32]))
+}
+
+/// Two prevotes of a node as a member of a committee of a shard, by the key that it begins with.
+pub fn twice_in(genesis: &Genesis, node: u32, committee: Hash32) -> Equivocation {
     let ballot = |value: u8| Ballot {
         version: BALLOT_VERSION,
         cluster: genesis.cluster_id(),
         group: GroupId::shard(0),
         incarnation: Incarnation(0),
-        committee: Hash32([5; 32]),
+        committee,
         index: 5,
         round: 0,
         kind: BallotKind::Prevote,

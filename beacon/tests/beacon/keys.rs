@@ -1,8 +1,9 @@
 //! Keys of nodes that are replaced: who may, by which key, how each group comes to have it, and what holds of before.
 
-use beacon::accused::accuse;
+use beacon::accused::{accusations, accuse};
 use beacon::command::BeaconCommand;
 use beacon::keys::{possession, prove_possession};
+use beacon::limits::REPLACED_KEY_ACCUSES_MS;
 use beacon::machine::{CommandOutcome, Executed};
 use beacon::seats::{READINESS_VERSION, Readiness, apply_ready, joining, new_signers};
 use beacon::watch::{Silence, Watch, WatchMode, apply_silence};
@@ -13,8 +14,9 @@ use ledger::crypto::{PublicKey, SecretKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Epoch, GroupId, NodeId, TimeMs};
 use ledger::reject::Reject;
+use ledger::view::View;
 
-use crate::accused::twice;
+use crate::accused::{twice, twice_in};
 use crate::jobs::{SPLIT, seven};
 use crate::nodes::World;
 use crate::seats::run;
@@ -255,6 +257,32 @@ fn until_every_group_has_the_key_the_beacon_hears_the_node_by_either() {
     );
     take_all(&mut world);
     assert_eq!((said(&mut world, &old), said(&mut world, &new)), (not_heard, heard));
+}
+
+/// A copy of an old key can sign what it likes for entries of long ago.
+#[test]
+fn two_votes_by_a_key_of_long_ago_take_no_seat() {
+    let shard = GroupId::shard(0);
+    for (what, taken, passed_ms, accused) in [
+        ("it was replaced less than a day ago", true, REPLACED_KEY_ACCUSES_MS - 1, 1),
+        ("groups still have it", false, REPLACED_KEY_ACCUSES_MS, 1),
+        ("no group has it any more", true, REPLACED_KEY_ACCUSES_MS, 0),
+    ] {
+        let mut world = World::new();
+        let before = world.view().committee(shard).expect("it is in force").hash();
+        world.command(3, &rotate(&world, NODE, &spare(1))).unwrap();
+        if taken {
+            take_all(&mut world);
+        }
+        world.now += passed_ms;
+        let (proof, context) = (twice_in(&world.genesis, NODE.0, before), at(&world.genesis, world.now));
+        let mail = run(&mut world.state, |view| {
+            let mail = accuse(view, &context, &proof);
+            Ok(Executed { mail, ..CommandOutcome::Applied.into() })
+        });
+        assert_eq!(accusations(&mut View::new(&world.state)).len(), accused, "{what}");
+        assert!(accused == 1 || mail.unwrap().mail.is_empty(), "{what}");
+    }
 }
 
 #[test]
