@@ -23,8 +23,11 @@ use super::wire::{self, Meet, Met};
 use crate::port::{Candidate, any_replica};
 
 /// How far behind the entry that the group stands at the meeting is: the next one is tried where members have passed the one
-/// before.
-const AHEAD: [u64; 3] = [0, 4, 32];
+/// before. The last one is that of a group that stands still, where one that lies says that it has passed the first: nobody gets
+/// to any other there, as the group may wait for the borrower.
+const AHEAD: [u64; 4] = [0, 4, 32, 0];
+/// From this one of [`AHEAD`] on whoever comes is enough that has an honest one among them.
+const FEW: usize = 2;
 /// Between two questions to the same nodes.
 const PAUSE: Duration = Duration::from_millis(100);
 /// So long a group takes to get to an entry that is [`AHEAD`], and then some.
@@ -48,13 +51,13 @@ async fn ask(sender: &Arc<Sender>, nodes: &[NodeId], index: u64) -> Vec<(NodeId,
     join_all(asking).await.into_iter().flatten().collect()
 }
 
-/// Whether the nodes that come to an entry are enough, where so many may lie. As long as another entry can be tried, all that
-/// do not lie have to come: some of those that do may not tell of it in the end.
-fn enough(answers: &[(NodeId, Met)], index: u64, tolerated: usize, last: bool) -> bool {
+/// Whether the nodes that come to an entry are enough, where so many may lie. Unless a `few` do, all that do not lie have to
+/// come, since another entry can be tried: some of those that do may not tell of it in the end.
+fn enough(answers: &[(NodeId, Met)], index: u64, tolerated: usize, few: bool) -> bool {
     let come = answers.iter().filter(|(_, met)| comes(*met)).count();
     // Whoever says that it has passed an entry that it is not behind has not understood, or lies.
     let passed = answers.iter().any(|(_, met)| matches!(met, Met::Passed(at) if *at > index));
-    come > tolerated && (last || !passed || come > tolerated.saturating_mul(2))
+    come > tolerated && (few || !passed || come > tolerated.saturating_mul(2))
 }
 
 fn comes(met: Met) -> bool {
@@ -78,10 +81,12 @@ pub(crate) async fn meet(sender: &Arc<Sender>, asked: Asked<'_>) -> Option<Meeti
         if answers.is_empty() {
             return None;
         }
-        if enough(&answers, index, asked.tolerated, attempt + 1 == AHEAD.len()) {
+        if enough(&answers, index, asked.tolerated, attempt >= FEW) {
             let come: Vec<NodeId> = answers.iter().filter(|(_, met)| comes(*met)).map(|(node, _)| *node).collect();
             let nodes = gathered(sender, come, index, asked.tolerated).await;
-            return (nodes.len() > asked.tolerated).then_some(Meeting { index, nodes });
+            if nodes.len() > asked.tolerated {
+                return Some(Meeting { index, nodes });
+            }
         }
     }
     None
@@ -177,7 +182,7 @@ mod tests {
             (&[Met::Waits], 0, false, true),
             (&[Met::Waits, Met::Counting], 1, false, true),
             (&[Met::Waits, Met::Failed], 1, false, false),
-            // One has gone on: another entry is tried, unless this is the last one, or the others are enough whoever lies.
+            // One has gone on: another entry is tried, unless a few do, or the others are enough whoever lies.
             (&[Met::Waits, COUNTED, Met::Passed(8)], 1, false, false),
             (&[Met::Waits, COUNTED, Met::Passed(8)], 1, true, true),
             (&[Met::Waits, COUNTED, COUNTED, Met::Passed(8)], 1, false, true),
@@ -185,8 +190,8 @@ mod tests {
             (&[Met::Waits, COUNTED, Met::Passed(7)], 1, false, true),
             (&[Met::Passed(8), Met::Passed(9)], 1, true, false),
         ];
-        for (met, tolerated, last, expected) in rows {
-            assert_eq!(enough(&answers(met), 7, tolerated, last), expected, "{met:?}, {tolerated}, {last}");
+        for (met, tolerated, few, expected) in rows {
+            assert_eq!(enough(&answers(met), 7, tolerated, few), expected, "{met:?}, {tolerated}, {few}");
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::raft::fetch::Asked;
 use crate::raft::machine::ApplierCell;
 use crate::raft::meet::{self, Meeting};
 use crate::raft::meetings;
+use crate::raft::network::Sender;
 use crate::raft::snapshot::{Folder, Snapshots};
 use crate::raft::vouch::Told;
 use crate::raft::wire::{self, Meet, Met};
@@ -237,9 +238,8 @@ impl RaftTransport for Busy {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_that_is_slow_to_say_where_it_is_keeps_nobody_from_meeting_the_others() {
-    let dir = TempDir::new().unwrap();
+/// The way of node 4 to the others.
+fn way(dir: &TempDir, others: Arc<dyn RaftTransport>) -> Arc<Sender> {
     let config = RaftGroupConfig {
         group: GROUP,
         raft_id: raft_id(4),
@@ -249,9 +249,53 @@ async fn one_that_is_slow_to_say_where_it_is_keeps_nobody_from_meeting_the_other
         snapshot_every_entries: 0,
         snapshot_keep_entries: 5,
     };
-    let busy = Arc::new(Busy { begun: Instant::now(), agreed: Mutex::default() });
-    let way = Arc::new(sender(&config, busy));
+    Arc::new(sender(&config, others))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_slow_to_say_where_it_is_keeps_nobody_from_meeting_the_others() {
+    let dir = TempDir::new().unwrap();
+    let way = way(&dir, Arc::new(Busy { begun: Instant::now(), agreed: Mutex::default() }));
     let others = [NodeId(1), NodeId(2), SLOW];
     let met = meet::meet(&way, Asked::all(&others, true)).await;
     assert!(matches!(&met, Some(Meeting { nodes, .. }) if *nodes == [NodeId(1), NodeId(2)]), "{met:?}");
+}
+
+/// Two members of a group that stands still, since it needs the borrower, and a third one that votes for nothing and says that it has
+/// passed whatever it is asked for.
+struct Still;
+
+const AT: u64 = 50;
+const LIAR: NodeId = NodeId(3);
+
+#[async_trait]
+impl RaftTransport for Still {
+    async fn call(&self, to: NodeId, _group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
+        match kind {
+            wire::BFT_PLACE => {
+                let upto = if to == LIAR { u64::MAX } else { AT };
+                Ok(wire::reply(&Told { from: 0, upto, place: None }))
+            }
+            wire::SNAPSHOT_MEET => {
+                let request = wire::open_request(payload).unwrap();
+                let Meet { index } = wire::body(&request.body).unwrap();
+                Ok(wire::reply(&match index {
+                    _ if to == LIAR => Met::Passed(index + 1),
+                    ..AT => Met::Passed(AT),
+                    AT => Met::Counting,
+                    _ => Met::Waits,
+                }))
+            }
+            _ => Err(TransportError::Refused("it meets, and nothing else".to_owned())),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_says_that_it_has_gone_on_keeps_nobody_from_a_group_that_stands_still() {
+    let dir = TempDir::new().unwrap();
+    let way = way(&dir, Arc::new(Still));
+    let others = [NodeId(1), NodeId(2), LIAR];
+    let met = meet::meet(&way, Asked::all(&others, true)).await;
+    assert_eq!(met, Some(Meeting { index: AT, nodes: vec![NodeId(1), NodeId(2)] }));
 }
