@@ -28,7 +28,7 @@ use crate::accused;
 use crate::channels;
 use crate::engine;
 use crate::jobs;
-use crate::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX};
+use crate::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::nodes;
 use crate::registry;
@@ -151,6 +151,17 @@ fn refuse_changing(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
     Ok(())
 }
 
+/// Whether one more key of an organisation may be replaced.
+fn refuse_many(view: &mut View<'_>, org: OrgId) -> Result<(), Reject> {
+    let replaced: Vec<(Vec<u8>, ReplacedKey)> = registry::family(view, &registry::key(REPLACED, &[]));
+    let own = replaced.iter().filter(|(_, line)| line.org == org).count();
+    let first_come = replaced.len() < REPLACED_KEYS_MAX / 2;
+    if first_come || (own < REPLACED_KEYS_OF_ORG && replaced.len() < REPLACED_KEYS_MAX) {
+        return Ok(());
+    }
+    Err(Reject::Registry)
+}
+
 /// Replaces the key of a node, and prepares committees that name it by the new one.
 ///
 /// # Errors
@@ -180,9 +191,7 @@ pub(crate) fn rotate(
         return Err(Reject::NodeKeyHeld);
     }
     refuse_changing(view, id)?;
-    if view.scan_prefix(&registry::key(REPLACED, &[])).len() >= REPLACED_KEYS_MAX {
-        return Err(Reject::Registry);
-    }
+    refuse_many(view, signer)?;
     refuse_full(view)?;
     retire(view, at, &node);
     registry::put(view, registry::node_key(id), &NodeInfo { key, ..node });

@@ -40,6 +40,9 @@ pub const NODES_MAX: usize = 1024;
 pub const REMOVED_NODES_MAX: usize = 4096;
 /// Keys of nodes that were replaced, which are never taken again.
 pub const REPLACED_KEYS_MAX: usize = 16_384;
+/// Of these, those of one organisation that are taken whatever others have replaced: half of the room is for whoever comes
+/// first, and the other half in equal parts, so that no organisation keeps others from replacing theirs.
+pub const REPLACED_KEYS_OF_ORG: usize = REPLACED_KEYS_MAX / 2 / ORGS_MAX;
 /// How long after a key was replaced two votes by it still take its node's seats. Longer than anybody can keep a proof from the
 /// beacon, so that no node votes twice and has another key before that is found out; and then whoever finds an old key has
 /// nothing by it.

@@ -2,8 +2,8 @@
 
 use beacon::accused::{accusations, accuse};
 use beacon::command::BeaconCommand;
-use beacon::keys::{possession, prove_possession};
-use beacon::limits::REPLACED_KEY_ACCUSES_MS;
+use beacon::keys::{REPLACED_KEY_VERSION, ReplacedKey, possession, prove_possession, replaced_key};
+use beacon::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
 use beacon::machine::{CommandOutcome, Executed};
 use beacon::seats::{READINESS_VERSION, Readiness, apply_ready, joining, new_signers};
 use beacon::watch::{Silence, Watch, WatchMode, apply_silence};
@@ -12,7 +12,7 @@ use ledger::certificate::{Certificate, CertificateError};
 use ledger::committee::Committee;
 use ledger::crypto::{PublicKey, SecretKey, Signature};
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, Epoch, GroupId, NodeId, TimeMs};
+use ledger::ids::{ClusterId, Epoch, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
 
@@ -282,6 +282,32 @@ fn two_votes_by_a_key_of_long_ago_take_no_seat() {
         });
         assert_eq!(accusations(&mut View::new(&world.state)).len(), accused, "{what}");
         assert!(accused == 1 || mail.unwrap().mail.is_empty(), "{what}");
+    }
+}
+
+/// It could take the room that all have together.
+#[test]
+fn an_organisation_that_replaces_keys_all_the_time_keeps_no_other_from_replacing_theirs() {
+    let (own, half) = (REPLACED_KEYS_OF_ORG, REPLACED_KEYS_MAX / 2);
+    for (what, of_signer, of_others, expected) in [
+        ("there is room for all", half - 1, 0, true),
+        ("its own part is used up", half, 0, false),
+        ("another one has taken what was for all", own - 1, half, true),
+        ("nothing is left for it", own, half, false),
+        ("nothing is left for anybody", 0, REPLACED_KEYS_MAX, false),
+    ] {
+        let mut world = World::new();
+        for number in 0..of_signer + of_others {
+            let mut key = [9; 33];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            let org = OrgId(if number < of_signer { 3 } else { 2 });
+            let line = ReplacedKey { version: REPLACED_KEY_VERSION, node: NODE, org, replaced_ms: TimeMs(1) };
+            world.state.insert(replaced_key(&PublicKey(key)), borsh::to_vec(&line).unwrap().into());
+        }
+        let command = rotate(&world, NODE, &spare(1));
+        let answered = world.command(3, &command).map(|executed| executed.outcome);
+        let wanted = if expected { Ok(CommandOutcome::Applied) } else { Err(Reject::Registry) };
+        assert_eq!(answered, wanted, "{what}");
     }
 }
 
