@@ -11,6 +11,8 @@
 //! this node runs all that came of them.
 
 mod again;
+#[cfg(test)]
+mod key_tests;
 mod lineage;
 
 use std::collections::btree_map::Entry;
@@ -132,8 +134,7 @@ impl Hosting {
         let stop = self.hosted.context.stop.clone();
         loop {
             let current = Arc::clone(&view.borrow_and_update());
-            let mut waits = self.adapt(&current).await;
-            waits.leaving |= self.rotation.adapt(&current).await;
+            let waits = self.adapt(&current).await;
             self.warm.report(&current);
             self.leads.follow(&current);
             tokio::select! {
@@ -145,16 +146,18 @@ impl Hosting {
         }
     }
 
-    /// Starts what is new and stops what was left. Returns what there is to wait for.
+    /// Has the keys that the view asks for, starts what is new and stops what was left. Returns what there is to wait for.
     async fn adapt(&self, view: &ClusterView) -> Waits {
         self.adapt_at(view, Instant::now()).await
     }
 
     /// As [`Hosting::adapt`], at this moment of the clock by which what has failed is tried again.
     async fn adapt_at(&self, view: &ClusterView, now: Instant) -> Waits {
+        // Before any group starts: one that is founded meanwhile names the node by the key that the registry has.
+        let rotating = self.rotation.adapt(view).await;
         let wanted = seats_of(view, self.node());
         self.retry(|group| wanted.contains(&group), now).await;
-        let mut waits = Waits { leaving: false, job: self.warm.adapt(view) };
+        let mut waits = Waits { leaving: rotating, job: self.warm.adapt(view) };
         let mut fresh = Vec::new();
         for group in &wanted {
             if self.is_unborn(view, *group) && !self.settle(view, *group) && !is_late(view, *group) {
