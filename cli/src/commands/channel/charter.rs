@@ -57,9 +57,11 @@ fn broken(refusal: &Refusal) -> CliError {
     CliError::new(refusal.reject.code(), cause, refusal.reject.fix())
 }
 
-/// Seals policies for everybody whom a founding is to name. The beacon cannot judge them, so they are judged here.
+/// Seals policies for everybody whom a founding of this proposer is to name. The beacon cannot judge them, so they are judged
+/// here.
 pub(super) async fn promise(
     client: &Client,
+    proposer: OrgId,
     policies: Vec<(Subject, Policy)>,
     named: &BTreeSet<OrgId>,
     orgs: &Orgs,
@@ -75,26 +77,45 @@ pub(super) async fn promise(
         }
     };
     let readers = named.iter().map(reader).collect::<Result<BTreeMap<OrgId, PublicKey>, CliError>>()?;
-    let promise = client::opening::seal(&client.cluster_id(), &opening, &readers)?;
+    let promise = client::opening::seal(&client.cluster_id(), proposer, &opening, &readers)?;
     Ok((opening, promise))
 }
 
 /// What a founding promises, as an organisation's admin reads it; `None` where it promises nothing. What the admin is shown is
-/// what the hash in the founding is of, and a channel of these founders can come to go by it.
+/// what the id of the founding is of, by the hash in it, and a channel of these founders can come to go by it.
 pub(super) fn read(
     client: &Client,
     founding: &Founding,
     org: OrgId,
     key: &SecretKey,
 ) -> Result<Option<Opening>, CliError> {
+    if !founding.id_fits(&client.cluster_id()) {
+        let cause = format!(
+            "the founding of {} is not what its id is of: the router says something else, or leaves policies out",
+            foreign(&founding.terms.name)
+        );
+        let fix = "ask over a router of an organisation that the founding names, and approve nothing before";
+        return Err(CliError::new("protocol", cause, fix));
+    }
     let Some(promise) = &founding.promise else { return Ok(None) };
     let named = founding.named();
     if !named.contains(&org) {
         return Err(names::rule(ChannelReject::NotInvited, "what it promises is for whom it names".to_owned()));
     }
-    let opening = client::opening::open(&client.cluster_id(), promise, org, key)?;
+    let opening = client::opening::open(&client.cluster_id(), founding.proposer, promise, org, key)?;
     opening.check_for(&named).map_err(|refusal| broken(&refusal))?;
     Ok(Some(opening))
+}
+
+/// Refuses an approval that would found a channel whose founders could not satisfy what they agreed on: every change in it
+/// would take all of them until others have joined. The beacon waits for those where it knows the policies.
+pub(super) fn enough(opening: &Opening, founders: &BTreeSet<OrgId>, orgs: &Orgs) -> Result<(), CliError> {
+    opening.check_founders(founders).map_err(|refusal| {
+        let names = founders.iter().map(|org| orgs.name(*org)).collect::<Vec<_>>().join(", ");
+        let cause = format!("{names} would found the channel with this, and it could not go by what is agreed on");
+        let fix = "let the others that the founding names approve first, or found it by a policy that asks for them";
+        CliError { fix: fix.into(), ..broken(&refusal).context(cause) }
+    })
 }
 
 /// Gives a channel that was just founded what was promised, once it runs. Another member may do so at the same time: then it is

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::BeaconCommand;
 use channel::opening::first_policies;
-use channel::{FoundingAct, Opening, Policy, Subject, Terms};
+use channel::{Elector, Engine, FoundingAct, Opening, Policy, Role, Subject, Terms};
 use client::{Client, CommandFate};
 use ledger::{Hash32, OrgId};
 use serde::Serialize;
@@ -62,9 +62,13 @@ pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), Cl
     named.insert(org.id);
     let client = signer.client_of(&org.name).await?;
     let hosting = names::hosting(&client, org.id, &args.own.nodes, &args.anchors).await?;
-    let (opening, promise) = charter::promise(&client, policies, &named, &orgs).await?;
+    let (opening, promise) = charter::promise(&client, org.id, policies, &named, &orgs).await?;
+    let engine: Engine = args.consensus.into();
+    let own = BTreeSet::from([Elector { org: org.id, role: Role::Admin }]);
+    if founding.holds(&named, &own) && hosting.nodes.len() >= engine.least_members() {
+        charter::enough(&opening, &BTreeSet::from([org.id]), &orgs)?;
+    }
     let invited = named.into_iter().filter(|other| *other != org.id).collect();
-    let engine = args.consensus.into();
     let terms = Terms { name: args.name.clone(), invited, engine, founding, policies: first_policies() };
     let command = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms: ahead(args.within) };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
@@ -109,7 +113,11 @@ pub(super) async fn act(admin: &Admin, place: &str, word: Word, output: Output) 
     }
     let act = match word {
         Word::Approve { nodes, anchors } => {
-            FoundingAct::Approve(names::hosting(&client, org.id, &nodes, &anchors).await?)
+            let hosting = names::hosting(&client, org.id, &nodes, &anchors).await?;
+            if let (Some(opening), Some(founders)) = (&opening, founding.founders_with(org.id, &hosting)) {
+                charter::enough(opening, &founders, &orgs)?;
+            }
+            FoundingAct::Approve(hosting)
         }
         Word::Reject => FoundingAct::Reject,
         Word::Withdraw => FoundingAct::Withdraw,
@@ -197,7 +205,7 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use channel::{Quorum, Role};
+    use channel::Quorum;
 
     #[test]
     fn each_subject_has_one_policy_and_its_own_comes_first() {
