@@ -86,7 +86,8 @@ pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     let stale: Vec<Vec<u8>> = stale.into_iter().map(|(key, _)| key).collect();
     let known = open.iter().find(|(found, other)| *found == key && other.asked == asked).map(|(_, known)| known);
     let alone = open.iter().filter(|(_, other)| other.approvals == [signer]).count();
-    if known.is_none() && (open.len() >= PROPOSALS_MAX || alone >= PROPOSALS_PER_ORG_MAX) {
+    let new = known.is_none();
+    if new && open.len() >= PROPOSALS_MAX {
         return Err(Reject::Busy);
     }
     let until_ms = known.map_or(until_ms, |known| known.until_ms);
@@ -94,6 +95,10 @@ pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     note(&mut approvals, signer, &jury);
     if jury.decides(&approvals) {
         return Ok(Verdict::Decided(Decided { key, stale, open }));
+    }
+    // What is decided at once takes no place.
+    if new && alone >= PROPOSALS_PER_ORG_MAX {
+        return Err(Reject::Busy);
     }
     let pending = jury.pending(&approvals);
     stale.into_iter().for_each(|key| registry::remove(view, key));
