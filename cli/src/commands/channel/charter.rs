@@ -17,7 +17,7 @@ use super::look::PolicyLine;
 use super::names;
 use super::words;
 use crate::args::{Admin, InChannel};
-use crate::commands::signer::{Orgs, Signer, WITHIN_MINUTES, ahead, now, salt};
+use crate::commands::signer::{Orgs, Signer, Signing, WITHIN_MINUTES, ahead, now, salt};
 use crate::error::CliError;
 use crate::output::{Output, foreign, table};
 use crate::setup::pki::random;
@@ -119,17 +119,18 @@ pub(super) fn enough(opening: &Opening, founders: &BTreeSet<OrgId>, orgs: &Orgs)
 }
 
 /// Gives a channel that was just founded what was promised, once it runs. Another member may do so at the same time: then it is
-/// done.
+/// done. No router of anybody whom the founding does not name carries it.
 pub(super) async fn keep(
-    client: &Client,
-    org: OrgId,
-    key: &SecretKey,
+    signer: &Signer<'_>,
+    org: &Signing,
+    named: &BTreeSet<OrgId>,
     channel: GroupId,
     opening: Opening,
 ) -> Result<(), CliError> {
-    let command = Command::Open { opening };
-    let until = ahead(WITHIN_MINUTES);
-    let signed = SignedCommand::sign(&client.cluster_id(), channel, org, &command, salt()?, until, key).encode();
+    let client = signer.client_among(&org.name, named).await?;
+    let (command, until) = (Command::Open { opening }, ahead(WITHIN_MINUTES));
+    let signed =
+        SignedCommand::sign(&client.cluster_id(), channel, org.id, &command, salt()?, until, &org.key).encode();
     let since = Instant::now();
     loop {
         let error = match client.channel_command(channel, signed.clone()).await {
@@ -187,7 +188,7 @@ pub(super) async fn show(admin: &Admin, place: &str, output: Output) -> Result<(
 
 /// `channel open`.
 pub(super) async fn open(on: &InChannel, output: Output) -> Result<(), CliError> {
-    let desk = Desk::at(on).await?;
+    let mut desk = Desk::at(on).await?;
     let foundings = desk.client.foundings().await?;
     let founding = foundings.iter().find(|founding| founding.id == desk.founding()).ok_or_else(|| {
         let cause = "the beacon has forgotten the founding, and with it what it promised";
@@ -195,5 +196,6 @@ pub(super) async fn open(on: &InChannel, output: Output) -> Result<(), CliError>
     })?;
     let opening = read(&desk.client, founding, desk.org.id, &desk.org.key)?
         .ok_or_else(|| broken(&ChannelReject::PromiseNone.into()))?;
+    desk.only_over(&founding.named()).await?;
     desk.act(&Command::Open { opening }, output).await
 }

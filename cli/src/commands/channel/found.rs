@@ -68,11 +68,11 @@ pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), Cl
     if founding.holds(&named, &own) && hosting.nodes.len() >= engine.least_members() {
         charter::enough(&opening, &BTreeSet::from([org.id]), &orgs)?;
     }
-    let invited = named.into_iter().filter(|other| *other != org.id).collect();
+    let invited = named.iter().copied().filter(|other| *other != org.id).collect();
     let terms = Terms { name: args.name.clone(), invited, engine, founding, policies: first_policies() };
     let command = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms: ahead(args.within) };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &args.name, &fate, Some(opening), &orgs, output).await
+    report(&client, &signer, &org, &args.name, &fate, Some(Agreed { opening, named }), output).await
 }
 
 /// One policy for each subject: the one of all, but for those that have one of their own.
@@ -124,18 +124,26 @@ pub(super) async fn act(admin: &Admin, place: &str, word: Word, output: Output) 
     };
     let command = BeaconCommand::ActOnChannel { founding: founding.id, act };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &founding.terms.name, &fate, opening, &orgs, output).await
+    let agreed = opening.map(|opening| Agreed { opening, named: founding.named() });
+    report(&client, &signer, &org, &founding.terms.name, &fate, agreed, output).await
+}
+
+/// What founders have agreed on, and who they may be.
+struct Agreed {
+    opening: Opening,
+    named: BTreeSet<OrgId>,
 }
 
 async fn report(
     client: &Client,
+    signer: &Signer<'_>,
     org: &Signing,
     name: &str,
     fate: &CommandFate,
-    opening: Option<Opening>,
-    orgs: &Orgs,
+    agreed: Option<Agreed>,
     output: Output,
 ) -> Result<(), CliError> {
+    let orgs = signer.orgs();
     let founding = fate.founding.ok_or_else(|| {
         let fix = "see 'seamark channel ls', and report this with both versions";
         CliError::new("protocol", "the answer to the command does not say what became of the founding", fix)
@@ -145,12 +153,12 @@ async fn report(
         (None, true) => "abandoned",
         (None, false) => "open",
     };
-    let standing = if state == "open" { standing(client, &founding.id, org.id, orgs).await } else { None };
-    let policies = opening.as_ref().map_or(Vec::new(), |opening| charter::lines(&opening.policies, orgs));
-    let kept = match (founding.channel, opening) {
+    let standing = if state == "open" { standing(client, &founding.id, org.id, &orgs).await } else { None };
+    let policies = agreed.as_ref().map_or(Vec::new(), |agreed| charter::lines(&agreed.opening.policies, &orgs));
+    let kept = match (founding.channel, agreed) {
         // Boxed: it waits for a channel to start, while the report stands beside it.
-        (Some(channel), Some(opening)) => {
-            Some(Box::pin(charter::keep(client, org.id, &org.key, channel, opening)).await)
+        (Some(channel), Some(Agreed { opening, named })) => {
+            Some(Box::pin(charter::keep(signer, org, &named, channel, opening)).await)
         }
         _ => None,
     };
