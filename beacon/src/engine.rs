@@ -108,7 +108,7 @@ pub(crate) fn next(current: &Committee, to: Engine, nodes: Option<&Wanted<'_>>) 
     Some((members, current.engine))
 }
 
-/// Takes an organisation's approval of a switch; the one that makes a majority has it prepared. A switch that is under
+/// Takes an organisation's approval of a switch; the one with which the policy holds has it prepared. A switch that is under
 /// way is not begun again, and asking for it changes nothing.
 ///
 /// # Errors

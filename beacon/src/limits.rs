@@ -139,6 +139,9 @@ pub const REVOCATIONS_PER_ORG_MAX: usize = 128;
 pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
 /// Proposals of one kind that wait for approval.
 pub const PROPOSALS_MAX: usize = 64;
+/// Proposals of one kind that wait with the approval of one organisation alone. To approve what another one has proposed is
+/// always free, so nobody can keep the others from deciding.
+pub const PROPOSALS_PER_ORG_MAX: usize = 16;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
 pub const DIVERGENCES_MAX: usize = 8;
 /// The shortest silence after which a node counts as vanished, milliseconds.
@@ -211,6 +214,8 @@ const _: () = assert!(
 );
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
 const _: () = assert!(PROPOSALS_MAX >= ORGS_MAX, "the removal of every organisation can be proposed");
+const _: () =
+    assert!(PROPOSALS_PER_ORG_MAX * 4 <= PROPOSALS_MAX, "one organisation has a part of the proposals at most");
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
 const _: () = assert!(CHANNELS_PER_ORG_MAX * 4 <= CHANNELS_MAX, "one organisation has a part of the channels at most");
 const _: () = assert!(JOBS_PER_ORG_MAX * 4 <= JOBS_OPEN_MAX, "one organisation has a part of the jobs at most");

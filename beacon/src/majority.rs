@@ -16,7 +16,7 @@
 //! | others have to come | noted, until its own deadline | noted, once for an organisation; the deadline stays | begins anew |
 //! | the policy holds with it | decided: nobody else is needed | decided | as where it does not wait |
 //! | the policy does not ask for it | [`Reject::PolicyNotAsked`] | as before | as before |
-//! | [`PROPOSALS_MAX`] of the kind wait | [`Reject::Busy`] | as above | [`Reject::Busy`] |
+//! | [`PROPOSALS_MAX`] of the kind wait, or [`PROPOSALS_PER_ORG_MAX`] that it alone approves | [`Reject::Busy`] | as above | [`Reject::Busy`] |
 //!
 //! What has lapsed is removed with the next approval of any proposal of that kind.
 
@@ -26,7 +26,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
-use crate::limits::PROPOSALS_MAX;
+use crate::limits::{PROPOSALS_MAX, PROPOSALS_PER_ORG_MAX};
 use crate::machine::CommandOutcome;
 use crate::policies::{Jury, Matter};
 use crate::registry;
@@ -71,7 +71,7 @@ impl<T> Decided<T> {
 ///
 /// # Errors
 /// [`Reject::PolicyNotAsked`] when the policy does not ask the organisation, and [`Reject::Busy`] when too many proposals
-/// wait. The view is then unchanged.
+/// wait, or too many that nobody else has approved. The view is then unchanged.
 pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -85,7 +85,9 @@ pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     let (stale, open): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
     let stale: Vec<Vec<u8>> = stale.into_iter().map(|(key, _)| key).collect();
     let known = open.iter().find(|(found, other)| *found == key && other.asked == asked).map(|(_, known)| known);
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
+    let alone = open.iter().filter(|(_, other)| other.approvals == [signer]).count();
+    let new = known.is_none();
+    if new && open.len() >= PROPOSALS_MAX {
         return Err(Reject::Busy);
     }
     let until_ms = known.map_or(until_ms, |known| known.until_ms);
@@ -93,6 +95,10 @@ pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     note(&mut approvals, signer, &jury);
     if jury.decides(&approvals) {
         return Ok(Verdict::Decided(Decided { key, stale, open }));
+    }
+    // What is decided at once takes no place.
+    if new && alone >= PROPOSALS_PER_ORG_MAX {
+        return Err(Reject::Busy);
     }
     let pending = jury.pending(&approvals);
     stale.into_iter().for_each(|key| registry::remove(view, key));

@@ -350,7 +350,7 @@ pub(crate) fn refuse_at_risk(view: &mut View<'_>, now: TimeMs, leaves: NodeId) -
     if risky { Err(Reject::NodeSilence) } else { Ok(()) }
 }
 
-/// Takes an organisation's approval of a policy; the one that makes a majority puts it in force. What was reported and found
+/// Takes an organisation's approval of a policy; the one with which the policy holds puts it in force. What was reported and found
 /// before counts no more: time runs anew.
 ///
 /// # Errors

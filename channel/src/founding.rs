@@ -20,7 +20,7 @@ use crate::change::Subject;
 use crate::lifecycle::{Phase, Step};
 use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX, PROPOSAL_MS_MAX, TERMS_BYTES_MAX};
 use crate::opening::{Promise, first_policies};
-use crate::policy::{Elector, Policy, Residual, Role, Roster};
+use crate::policy::{Elector, Policy, PolicyFault, Residual, Role, Roster};
 use crate::reject::{ChannelReject, Refusal};
 use crate::surroundings::{Registry, ascending, nodes_of};
 use ledger::Engine;
@@ -85,6 +85,8 @@ pub struct Founding {
     pub phase: Phase,
     /// What it promises in place of policies of its own.
     pub promise: Option<Promise>,
+    /// That of the command that proposed it: with it, whoever is shown the founding can tell whether its id is of what is shown.
+    pub salt: [u8; 16],
 }
 
 /// The id of a founding: `sha256("seamark/channel-founding/v1" ‖ cluster ‖ proposer ‖ until ‖ salt ‖
@@ -149,16 +151,24 @@ impl Terms {
 
 /// Whether these are one policy for each subject, and all of them could hold.
 pub(crate) fn check_policies(policies: &[(Subject, Policy)], roster: &Roster) -> Result<(), Refusal> {
-    if !policies.iter().map(|(subject, _)| *subject).eq(Subject::ALL) {
-        return Err(Refusal::because(ChannelReject::FoundingForm, "one policy for each subject, in order"));
-    }
+    check_subjects(policies)?;
     policies.iter().try_for_each(|(subject, policy)| judge(subject.word(), policy, roster))
 }
 
+/// Whether these are one policy for each subject.
+pub(crate) fn check_subjects(policies: &[(Subject, Policy)]) -> Result<(), Refusal> {
+    if policies.iter().map(|(subject, _)| *subject).eq(Subject::ALL) {
+        return Ok(());
+    }
+    Err(Refusal::because(ChannelReject::FoundingForm, "one policy for each subject, in order"))
+}
+
 fn judge(word: &str, policy: &Policy, roster: &Roster) -> Result<(), Refusal> {
-    policy.check(roster).map_err(|fault| {
-        Refusal::because(ChannelReject::PolicyUnsatisfiable, format!("the policy of {word}, {policy}: {fault}"))
-    })
+    policy.check(roster).map_err(|fault| unsatisfiable(word, policy, &fault))
+}
+
+pub(crate) fn unsatisfiable(word: &str, policy: &Policy, fault: &PolicyFault) -> Refusal {
+    Refusal::because(ChannelReject::PolicyUnsatisfiable, format!("the policy of {word}, {policy}: {fault}"))
 }
 
 /// The roster of those who can approve a founding.
@@ -241,6 +251,7 @@ impl Founding {
             rejections: Vec::new(),
             phase: Phase::Proposed,
             promise,
+            salt: *salt,
         };
         if let Some(promise) = &founding.promise {
             if founding.terms.policies != first_policies() {
@@ -255,6 +266,34 @@ impl Founding {
     #[must_use]
     pub fn phase_at(&self, now: TimeMs) -> Phase {
         if self.phase == Phase::Proposed && now > self.until_ms { Phase::Abandoned } else { self.phase }
+    }
+
+    /// Whether its id is of what it states and promises. An approval names the id alone, so whoever shows a founding could
+    /// else show other terms, or another promise, under the id of this one. Where something is promised, the policies that
+    /// every such channel starts with may have been left out.
+    #[must_use]
+    pub fn id_fits(&self, cluster: &ClusterId) -> bool {
+        let id = match &self.promise {
+            None => founding_id(cluster, self.proposer, self.until_ms, &self.salt, &self.terms),
+            Some(promise) => {
+                let terms = Terms { policies: first_policies(), ..self.terms.clone() };
+                promised_founding_id(cluster, self.proposer, self.until_ms, &self.salt, &promise.hash, &terms)
+            }
+        };
+        id == self.id
+    }
+
+    /// Who would be the founders if an organisation approved now, with so many nodes. `None` where its approval decides
+    /// nothing, or is none.
+    #[must_use]
+    pub fn founders_with(&self, org: OrgId, hosting: &Hosting) -> Option<BTreeSet<OrgId>> {
+        let spoken = self.rejections.contains(&org) || self.approvals.iter().any(|(known, _)| *known == org);
+        if self.phase != Phase::Proposed || spoken {
+            return None;
+        }
+        let mut next = self.clone();
+        next.approvals.push((org, hosting.clone()));
+        next.decided().then(|| next.approvers())
     }
 
     /// Everybody whom the terms name.

@@ -75,8 +75,26 @@ impl Opening {
         self.check(&founding::founders(named))
     }
 
+    /// Whether these organisations, each with its admin and its nodes, could satisfy every policy. It may name others, that
+    /// have not joined yet or have left.
+    ///
+    /// # Errors
+    /// [`ChannelReject::PolicyUnsatisfiable`] names the first that they could not; [`ChannelReject::FoundingForm`] where it is
+    /// not one policy for each subject, in order.
+    pub fn check_founders(&self, founders: &BTreeSet<OrgId>) -> Result<(), Refusal> {
+        self.check_satisfiable(&founding::founders(founders))
+    }
+
     fn check(&self, roster: &Roster) -> Result<(), Refusal> {
         founding::check_policies(&self.policies, roster)
+    }
+
+    fn check_satisfiable(&self, roster: &Roster) -> Result<(), Refusal> {
+        founding::check_subjects(&self.policies)?;
+        self.policies.iter().try_for_each(|(subject, policy)| {
+            let fits = policy.form().and_then(|()| policy.check_satisfiable(roster));
+            fits.map_err(|fault| founding::unsatisfiable(subject.word(), policy, &fault))
+        })
     }
 }
 
@@ -180,7 +198,8 @@ impl Scene<'_, '_> {
         if opening.hash() != record.hash {
             return Err(ChannelReject::OpeningWrong.into());
         }
-        opening.check(&state::roster(&self.members))?;
+        // As if they had been stated: whom they name besides may join later, or has left.
+        opening.check_satisfiable(&state::roster(&self.members))?;
         let mut batch = Batch::default();
         for (subject, policy) in &opening.policies {
             batch.put(state::policy_key(*subject), policy);

@@ -63,19 +63,20 @@ impl OpeningError {
     }
 }
 
-/// A promise of this opening, sealed for the admins of these organisations.
+/// A promise of this opening, sealed for the admins of these organisations, for a founding that this proposer proposes.
 ///
 /// # Errors
 /// [`OpeningError::Key`], [`OpeningError::Randomness`].
 pub fn seal(
     cluster: &ClusterId,
+    proposer: OrgId,
     opening: &Opening,
     readers: &BTreeMap<OrgId, PublicKey>,
 ) -> Result<Promise, OpeningError> {
     let secret = random()?;
     let sender = SecretKey::from_bytes(&secret).map_err(|error| OpeningError::Randomness(error.to_string()))?;
     let (hash, body_key) = (opening.hash(), random()?);
-    let bound = bound_to(cluster, &hash);
+    let bound = bound_to(cluster, proposer, &hash);
     let body = encrypt(&body_key, &bound, &padded(opening))?;
     let mut keys = Vec::with_capacity(readers.len());
     for (org, reader) in readers {
@@ -88,14 +89,20 @@ pub fn seal(
     Ok(Promise { version: PROMISE_VERSION, hash, sealed: SealedOpening { sender: sender.public(), keys, body } })
 }
 
-/// The opening that a founding promises, by the admin key of an organisation that it names.
+/// The opening that a founding of this proposer promises, by the admin key of an organisation that it names.
 ///
 /// # Errors
 /// [`OpeningError::Sealed`] when this key opens nothing, [`OpeningError::Wrong`] when it opens something else than was
 /// promised.
-pub fn open(cluster: &ClusterId, promise: &Promise, org: OrgId, admin: &SecretKey) -> Result<Opening, OpeningError> {
+pub fn open(
+    cluster: &ClusterId,
+    proposer: OrgId,
+    promise: &Promise,
+    org: OrgId,
+    admin: &SecretKey,
+) -> Result<Opening, OpeningError> {
     let sealed = &promise.sealed;
-    let bound = bound_to(cluster, &promise.hash);
+    let bound = bound_to(cluster, proposer, &promise.hash);
     let own = sealed.keys.iter().find(|(known, _)| *known == org).ok_or(OpeningError::Sealed(org))?;
     let key = key_for(admin, &sealed.sender, &sealed.sender, &admin.public(), org).ok_or(OpeningError::Sealed(org))?;
     let body_key = decrypt(&key, &bound, &own.1).ok_or(OpeningError::Sealed(org))?;
@@ -110,9 +117,10 @@ fn random() -> Result<Zeroizing<[u8; KEY_BYTES]>, OpeningError> {
     keyfile::random().map(Zeroizing::new).map_err(|fault| OpeningError::Randomness(format!("{fault:?}")))
 }
 
-/// What every ciphertext is bound to, so that none can be moved to another founding.
-fn bound_to(cluster: &ClusterId, hash: &Hash32) -> Hash32 {
-    tagged(b"seamark/channel-opening-bound/v1", &[&cluster.0.0, &hash.0])
+/// What every ciphertext is bound to, so that none can be moved to the founding of somebody who cannot read it: those who can
+/// would approve it, and give a channel in which the mover sits what was never said to the mover.
+fn bound_to(cluster: &ClusterId, proposer: OrgId, hash: &Hash32) -> Hash32 {
+    tagged(b"seamark/channel-opening-bound/v1", &[&cluster.0.0, &proposer.0.to_be_bytes(), &hash.0])
 }
 
 /// The key that the sender and a reader share: `sha256("seamark/channel-opening-key/v1" ‖ sender ‖ reader ‖ org ‖ shared)`.
@@ -168,6 +176,7 @@ mod tests {
     use channel::{Policy, Quorum, Role, Subject};
 
     const CLUSTER: ClusterId = ClusterId(Hash32([1; 32]));
+    const PROPOSER: OrgId = OrgId(1);
 
     fn admin(org: u16) -> SecretKey {
         SecretKey::derive(b"admin", &org.to_be_bytes())
@@ -184,51 +193,65 @@ mod tests {
 
     #[test]
     fn those_whom_it_is_sealed_for_open_it_and_nobody_else_does() {
-        let promise = seal(&CLUSTER, &opening(), &readers(&[1, 2, 3])).unwrap();
+        let promise = seal(&CLUSTER, PROPOSER, &opening(), &readers(&[1, 2, 3])).unwrap();
         assert!(promise.check(&[1, 2, 3].map(OrgId).into()).is_ok(), "the beacon takes it");
         for org in 1..=3 {
-            assert_eq!(open(&CLUSTER, &promise, OrgId(org), &admin(org)), Ok(opening()));
+            assert_eq!(open(&CLUSTER, PROPOSER, &promise, OrgId(org), &admin(org)), Ok(opening()));
         }
         for (org, key) in [(4, 4), (4, 1), (1, 2), (2, 1)] {
-            let opened = open(&CLUSTER, &promise, OrgId(org), &admin(key));
+            let opened = open(&CLUSTER, PROPOSER, &promise, OrgId(org), &admin(key));
             assert_eq!(opened, Err(OpeningError::Sealed(OrgId(org))), "organisation {org} with the key of {key}");
         }
-        let elsewhere = open(&ClusterId(Hash32([2; 32])), &promise, OrgId(1), &admin(1));
+        let elsewhere = open(&ClusterId(Hash32([2; 32])), PROPOSER, &promise, OrgId(1), &admin(1));
         assert_eq!(elsewhere, Err(OpeningError::Sealed(OrgId(1))));
     }
 
     #[test]
     fn what_is_not_what_was_promised_is_told() {
-        let whole = seal(&CLUSTER, &opening(), &readers(&[1, 2])).unwrap();
+        let whole = seal(&CLUSTER, PROPOSER, &opening(), &readers(&[1, 2])).unwrap();
         let mut body = whole.clone();
         body.sealed.body[20] ^= 1;
-        assert_eq!(open(&CLUSTER, &body, OrgId(1), &admin(1)), Err(OpeningError::Wrong));
+        assert_eq!(open(&CLUSTER, PROPOSER, &body, OrgId(1), &admin(1)), Err(OpeningError::Wrong));
         let mut key = whole.clone();
         key.sealed.keys[0].1[3] ^= 1;
-        assert_eq!(open(&CLUSTER, &key, OrgId(1), &admin(1)), Err(OpeningError::Sealed(OrgId(1))));
-        assert_eq!(open(&CLUSTER, &key, OrgId(2), &admin(2)), Ok(opening()), "the other copy is as it was");
+        assert_eq!(open(&CLUSTER, PROPOSER, &key, OrgId(1), &admin(1)), Err(OpeningError::Sealed(OrgId(1))));
+        assert_eq!(open(&CLUSTER, PROPOSER, &key, OrgId(2), &admin(2)), Ok(opening()), "the other copy is as it was");
         // The hash of one opening with copies of another one: they are bound to the other's hash.
-        let other = seal(&CLUSTER, &Opening::new([8; 32], first_policies()), &readers(&[1, 2])).unwrap();
+        let other = seal(&CLUSTER, PROPOSER, &Opening::new([8; 32], first_policies()), &readers(&[1, 2])).unwrap();
         let mixed = Promise { hash: whole.hash, ..other };
-        assert_eq!(open(&CLUSTER, &mixed, OrgId(1), &admin(1)), Err(OpeningError::Sealed(OrgId(1))));
+        assert_eq!(open(&CLUSTER, PROPOSER, &mixed, OrgId(1), &admin(1)), Err(OpeningError::Sealed(OrgId(1))));
         // A liar seals another opening under the hash of the first one.
         let mut lie = whole.clone();
         let (sender, body_key) = (SecretKey::derive(b"sender", b""), Zeroizing::new([9; 32]));
-        let bound = bound_to(&CLUSTER, &whole.hash);
+        let bound = bound_to(&CLUSTER, PROPOSER, &whole.hash);
         let key = key_for(&sender, &admin(1).public(), &sender.public(), &admin(1).public(), OrgId(1)).unwrap();
         lie.sealed.sender = sender.public();
         lie.sealed.keys[0].1 = encrypt(&key, &bound, &body_key[..]).unwrap().try_into().unwrap();
         lie.sealed.body = encrypt(&body_key, &bound, &padded(&Opening::new([8; 32], first_policies()))).unwrap();
-        assert_eq!(open(&CLUSTER, &lie, OrgId(1), &admin(1)), Err(OpeningError::Wrong));
+        assert_eq!(open(&CLUSTER, PROPOSER, &lie, OrgId(1), &admin(1)), Err(OpeningError::Wrong));
+    }
+
+    /// Whoever hosts the beacon has copies that it cannot open, and could propose a founding that promises the same.
+    #[test]
+    fn a_copy_opens_in_no_founding_of_somebody_else() {
+        let promise = seal(&CLUSTER, PROPOSER, &opening(), &readers(&[1, 2])).unwrap();
+        let mut moved = promise.clone();
+        moved.sealed.keys.push((OrgId(3), [0; 48]));
+        assert!(moved.check(&[1, 2, 3].map(OrgId).into()).is_ok(), "the beacon cannot tell");
+        assert_eq!(open(&CLUSTER, PROPOSER, &moved, OrgId(2), &admin(2)), Ok(opening()));
+        for org in [1, 2] {
+            let opened = open(&CLUSTER, OrgId(3), &moved, OrgId(org), &admin(org));
+            assert_eq!(opened, Err(OpeningError::Sealed(OrgId(org))));
+        }
     }
 
     #[test]
     fn the_size_tells_nothing_of_short_policies() {
-        let one = seal(&CLUSTER, &opening(), &readers(&[1])).unwrap();
+        let one = seal(&CLUSTER, PROPOSER, &opening(), &readers(&[1])).unwrap();
         let policy = Policy::one(OrgId(1), Role::Admin);
         let other = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, policy.clone())).to_vec());
         assert_ne!(borsh::object_length(&other).unwrap(), borsh::object_length(&opening()).unwrap());
-        let other = seal(&CLUSTER, &other, &readers(&[1])).unwrap();
+        let other = seal(&CLUSTER, PROPOSER, &other, &readers(&[1])).unwrap();
         assert_eq!(one.sealed.body.len(), other.sealed.body.len());
         assert_eq!(one.sealed.body.len(), OPENING_PAD_BYTES + 16);
     }
@@ -237,6 +260,6 @@ mod tests {
     fn what_is_no_key_is_named() {
         let mut readers = readers(&[1, 2]);
         readers.insert(OrgId(2), PublicKey([5; 33]));
-        assert_eq!(seal(&CLUSTER, &opening(), &readers), Err(OpeningError::Key(OrgId(2))));
+        assert_eq!(seal(&CLUSTER, PROPOSER, &opening(), &readers), Err(OpeningError::Key(OrgId(2))));
     }
 }

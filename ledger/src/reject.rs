@@ -244,7 +244,7 @@ crate::rejections! {
         /// A trail that does not continue what is audited.
         AuditGap = 141, "audit_gap", "the headers do not lead on from the last block of the group that is audited", "none; the beacon asks for those behind it";
         /// The group is in quarantine.
-        GroupQuarantined = 142, "group_quarantined", "a group of the transaction is in quarantine: it has certified what excludes each other, and takes nothing new until that was looked into; what was sent before may have been executed", "see 'seamark audit status'; more than half of the organisations let it out with 'seamark audit release'";
+        GroupQuarantined = 142, "group_quarantined", "a group of the transaction is in quarantine: it has certified what excludes each other, and takes nothing new until that was looked into; what was sent before may have been executed", "see 'seamark audit status'; those whom 'seamark beacon policy' asks let it out with 'seamark audit release'";
         /// Nothing to release.
         NotQuarantined = 143, "not_quarantined", "there is no such quarantine to end: nothing is held against the group, or against the node's replica of it", "see what is held with 'seamark audit status'";
         /// A memo that several ledgers could read.

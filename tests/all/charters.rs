@@ -52,7 +52,7 @@ async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
     let admins = consortium.client(first).admins().await.unwrap();
     let readers: BTreeMap<_, _> = founders.iter().map(|org| (*org, admins[org])).collect();
     let id = cluster.genesis.cluster_id();
-    let promise = client::opening::seal(&id, &wanted, &readers).unwrap();
+    let promise = client::opening::seal(&id, first, &wanted, &readers).unwrap();
     let terms = Terms {
         name: "steel".to_owned(),
         invited: vec![second],
@@ -68,9 +68,10 @@ async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
     let mut seen = outsiders_view(&cluster, outside, deciding[0]).await;
     // Who is asked reads its own copy before it says yes, and is given nobody else's.
     let asked = consortium.client(second).foundings().await.unwrap().remove(0);
+    assert!(asked.id_fits(&id), "what it is shown is what it approves");
     let copies = &asked.promise.as_ref().unwrap().sealed.keys;
     assert_eq!(copies.iter().map(|(org, _)| *org).collect::<Vec<_>>(), [second]);
-    let read = client::opening::open(&id, asked.promise.as_ref().unwrap(), second, &consortium.key(second));
+    let read = client::opening::open(&id, first, asked.promise.as_ref().unwrap(), second, &consortium.key(second));
     assert_eq!(read.as_ref(), Ok(&wanted));
     let act = FoundingAct::Approve(hosting(second));
     let approve = BeaconCommand::ActOnChannel { founding: proposed.id, act };

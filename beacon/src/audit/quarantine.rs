@@ -135,7 +135,7 @@ pub fn of_node(view: &mut View<'_>, node: NodeId, group: GroupId) -> Option<Dive
     view.load(&node_key(node, group))
 }
 
-/// Takes an organisation's approval of a release; the one that makes a majority releases.
+/// Takes an organisation's approval of a release; the one with which the policy holds releases.
 ///
 /// # Errors
 /// [`Reject::NotQuarantined`], [`Reject::Busy`] when too many proposals wait, and [`Reject::PeerBusy`] while a group does

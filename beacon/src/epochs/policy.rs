@@ -57,7 +57,7 @@ pub(crate) enum Ask {
 
 const PROPOSAL: &[u8] = b"epochs-proposal/";
 
-/// Takes an organisation's approval; the one that makes a majority decides. The first epoch begins with the policy that
+/// Takes an organisation's approval; the one with which the policy holds decides. The first epoch begins with the policy that
 /// asks for epochs. One that runs ends as it began when another length is decided, and is given up, with all that deals
 /// want, when they are switched off.
 ///

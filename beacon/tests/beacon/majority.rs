@@ -4,7 +4,7 @@
 use beacon::audit::quarantine::Held;
 use beacon::command::BeaconCommand;
 use beacon::genesis::first_committees;
-use beacon::limits::PROPOSALS_MAX;
+use beacon::limits::{PROPOSALS_MAX, PROPOSALS_PER_ORG_MAX};
 use beacon::machine::{CommandOutcome, apply_checkpoint};
 use beacon::{Constraints, EpochPolicy, Matter, PolicyChange, ScalePolicy, Watch, WatchMode};
 use borsh::BorshSerialize;
@@ -184,11 +184,11 @@ impl Kind {
         [self.family, &self.name].concat()
     }
 
-    /// Lets so many others of the kind wait.
-    fn beside(&self, world: &mut World, count: usize, until: u64) {
-        for (place, asked) in (0u8..).zip(self.others.iter().cycle()).take(count) {
+    /// Lets so many others of the kind wait, each with the approval of one of these.
+    fn beside(&self, world: &mut World, count: usize, until: u64, by: &[u16]) {
+        for ((place, asked), org) in (0u8..).zip(self.others.iter().cycle()).zip(by.iter().cycle()).take(count) {
             let key = [self.family, &[0xff, place]].concat();
-            world.state.insert(key, kept(asked, until, &[1]).into());
+            world.state.insert(key, kept(asked, until, &[*org]).into());
         }
     }
 
@@ -324,7 +324,7 @@ fn so_many_wait_and_what_has_lapsed_is_none_of_them() {
         let with = |count: usize, until: u64| {
             let mut world = World::of(world.genesis.clone());
             (kind.before)(&mut world);
-            kind.beside(&mut world, count, until);
+            kind.beside(&mut world, count, until, &[1, 2, 3, 4, 5]);
             world
         };
         let now = world.now;
@@ -343,12 +343,38 @@ fn so_many_wait_and_what_has_lapsed_is_none_of_them() {
     });
 }
 
+/// Else whoever proposes much would keep the others from changing a policy, or from taking somebody in.
+#[test]
+fn one_organisation_cannot_take_all_places() {
+    each(&five(), |kind, mut world| {
+        let now = world.now;
+        kind.beside(&mut world, PROPOSALS_PER_ORG_MAX, now, &[1]);
+        assert_eq!(kind.send(&mut world, 1), Err(Reject::Busy), "{:?}", kind.command);
+        assert_eq!(kind.open(&world), PROPOSALS_PER_ORG_MAX, "a refusal leaves no trace");
+        assert_eq!(kind.send(&mut world, 2), waits(1, 3), "{:?}: others have places", kind.command);
+        assert_eq!(kind.send(&mut world, 1), waits(2, 3), "{:?}: to approve is free", kind.command);
+        assert_eq!(kind.send(&mut world, 3), DONE);
+    });
+    each(&five(), |kind, mut world| {
+        // What others have approved as well is not its own alone.
+        let now = world.now;
+        kind.beside(&mut world, PROPOSALS_PER_ORG_MAX - 1, now, &[1]);
+        world.state.insert([kind.family, &[0xff, 0xff]].concat(), kept(&kind.others[0], now, &[1, 2]).into());
+        assert_eq!(kind.send(&mut world, 1), waits(1, 3), "{:?}", kind.command);
+        // Time gives its places back.
+        let mut lapsed = World::of(world.genesis.clone());
+        (kind.before)(&mut lapsed);
+        kind.beside(&mut lapsed, PROPOSALS_PER_ORG_MAX, now - 1, &[1]);
+        assert_eq!(kind.send(&mut lapsed, 1), waits(1, 3), "{:?}", kind.command);
+    });
+}
+
 #[test]
 fn a_decision_takes_those_with_it_that_were_about_another_state() {
     for (passes, lapse) in [(0, false), (2, true)] {
         each(&five(), |kind, mut world| {
             let until = world.now + 1;
-            kind.beside(&mut world, 2, until);
+            kind.beside(&mut world, 2, until, &[1]);
             assert_eq!([1, 2].map(|by| kind.send(&mut world, by)), [waits(1, 3), waits(2, 3)]);
             world.now += passes;
             assert_eq!(kind.send(&mut world, 3), DONE);

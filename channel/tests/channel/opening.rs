@@ -9,11 +9,11 @@ use channel::{
     Quorum, Role, Subject, Terms, state,
 };
 use ledger::hash::Hash32;
-use ledger::ids::{Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{ClusterId, Height, NodeId, OrgId, TimeMs};
 
 use crate::support::{
     CLUSTER, DAY, Directory, NOW, World, admin, anyone, approved, everyone, hosting, majority, node_key, only, opening,
-    promise, propose_sealed, sealed_terms, terms,
+    promise, propose_sealed, rule, sealed_terms, terms,
 };
 
 fn open(opening: &Opening) -> Command {
@@ -139,6 +139,88 @@ fn what_could_not_be_satisfied_waits_until_it_can() {
     world.run(3, &Command::Join { nodes: vec![NodeId(30)] }).unwrap();
     assert_eq!(world.run(1, &open(&wanted)), Ok(Outcome::Done));
     assert_eq!(goes_by(&world), [only(3)]);
+}
+
+/// The beacon takes policies in the clear that name somebody who has not joined, as long as the founders can satisfy them.
+#[test]
+fn an_opening_may_name_who_has_not_joined_or_has_left() {
+    let wanted = opening(&rule(Quorum::Any, &[only(1), only(3)]));
+    let stated = Terms { founding: majority(), ..sealed_terms(&[2, 3]) };
+    let founding = propose_sealed(stated, promise(&wanted, 3)).unwrap();
+    let mut world = World::of(&approved(founding, &[1, 1]));
+    assert_eq!(world.run(2, &open(&wanted)), Ok(Outcome::Done));
+    assert_eq!(goes_by(&world), wanted.policies[..1].iter().map(|(_, policy)| policy.clone()).collect::<Vec<_>>());
+
+    let mut left = World::promised(5, &wanted);
+    left.enact(Change::Remove { org: OrgId(3) });
+    assert_eq!(left.run(2, &open(&wanted)), Ok(Outcome::Done));
+
+    // Whoever has promised what is no set of policies has promised nothing that comes into force.
+    let mut short = wanted.clone();
+    short.policies.pop();
+    let mut world = World::promised(3, &short);
+    assert_eq!(world.refused(1, &open(&short)), R::FoundingForm);
+    assert_eq!((goes_by(&world), standing(&world)), (vec![everyone()], PromiseStanding::Waits));
+}
+
+#[test]
+fn an_id_is_of_what_a_founding_states_and_promises() {
+    let promised = || propose_sealed(sealed_terms(&[2, 3]), promise(&opening(&majority()), 3)).unwrap();
+    let (until, now) = (TimeMs(NOW + DAY), TimeMs(NOW));
+    let stated = Founding::propose(
+        &CLUSTER,
+        terms(&[2, 3], &majority()),
+        OrgId(1),
+        hosting(1, 1),
+        until,
+        &[1; 16],
+        &Directory,
+        now,
+    );
+    let stated = stated.unwrap();
+    for founding in [promised(), stated.clone()] {
+        assert!(founding.id_fits(&CLUSTER), "{founding:?}");
+        assert!(!founding.id_fits(&ClusterId(Hash32([2; 32]))));
+        // What is said of it later is not in the id.
+        let act = FoundingAct::Approve(hosting(2, 1));
+        assert!(founding.act(OrgId(2), &act, &Directory, now).unwrap().id_fits(&CLUSTER));
+        let lies: [fn(&mut Founding); 7] = [
+            |lie| lie.proposer = OrgId(2),
+            |lie| lie.until_ms = TimeMs(NOW),
+            |lie| lie.salt = [2; 16],
+            |lie| lie.terms.name = "coal".to_owned(),
+            |lie| lie.terms.founding = anyone(),
+            |lie| lie.terms.invited = vec![OrgId(2)],
+            |lie| lie.promise = Some(promise(&opening(&anyone()), 3)),
+        ];
+        for (index, lie) in lies.into_iter().enumerate() {
+            let mut shown = founding.clone();
+            lie(&mut shown);
+            assert!(!shown.id_fits(&CLUSTER), "lie {index}");
+        }
+        let open = Founding { promise: None, ..founding };
+        assert_eq!(open.id_fits(&CLUSTER), open == stated);
+    }
+    // Whom it does not name is shown no policies: those that are the same for all need not be there, others do.
+    let mut short = [promised(), stated];
+    short.iter_mut().for_each(|founding| founding.terms.policies.clear());
+    assert_eq!(short.map(|founding| founding.id_fits(&CLUSTER)), [true, false]);
+}
+
+#[test]
+fn whose_approval_would_found_a_channel_that_cannot_go_by_what_was_promised() {
+    let wanted = opening(&only(3));
+    let stated = Terms { founding: majority(), ..sealed_terms(&[2, 3]) };
+    let founding = propose_sealed(stated, promise(&wanted, 3)).unwrap();
+    let fits = |founding: &Founding, org: u16| {
+        let founders = founding.founders_with(OrgId(org), &hosting(org, 1))?;
+        Some(wanted.check_founders(&founders).map_err(|refusal| refusal.reject))
+    };
+    assert_eq!(fits(&founding, 2), Some(Err(R::PolicyUnsatisfiable)), "1 and 2 could found it, and not go by it");
+    assert_eq!(fits(&founding, 3), Some(Ok(())));
+    assert_eq!(fits(&founding, 1), None, "it has spoken");
+    let all = propose_sealed(sealed_terms(&[2, 3]), promise(&wanted, 3)).unwrap();
+    assert_eq!(fits(&all, 2), None, "others have to approve");
 }
 
 #[test]

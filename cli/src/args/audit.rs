@@ -33,7 +33,7 @@ pub enum Audit {
     Verify(VerifyFile),
     /// Let a group, or a node with a replica that diverged, out of quarantine, or approve that another organisation does
     #[command(
-        after_help = "Example:\n  seamark audit release shard-0 --as org-a\n  seamark audit release shard-0 --node 3 --as org-a\n\nIt is out once more than half of the organisations have sent this. Look into the report first:\nwhat is said of blocks up to now counts no more afterwards."
+        after_help = "Example:\n  seamark audit release shard-0 --as org-a\n  seamark audit release shard-0 --node 3 --as org-a\n\nIt is out once those have sent this whom 'beacon policy' asks for 'quarantine', by default more than\nhalf of the organisations. Look into the report first: what is said of blocks up to now counts no\nmore afterwards."
     )]
     Release {
         /// Who signs.

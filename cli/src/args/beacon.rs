@@ -187,7 +187,7 @@ pub struct BeaconEpoch {
 pub enum EpochChange {
     /// Propose how long epochs are and what is asked of their deals, or approve the same proposal of another organisation
     #[command(
-        after_help = "Example:\n  seamark beacon epoch set --length 86400 --as org-a\n  seamark beacon epoch set --length 86400 --bad 8 --risk-max-ppb 1000000 --as org-a\n\nIt is in force once more than half of the organisations have sent exactly this. Epochs are off\nbefore that. Members of the beacon commit themselves in the first half of an epoch and reveal in the\nsecond."
+        after_help = "Example:\n  seamark beacon epoch set --length 86400 --as org-a\n  seamark beacon epoch set --length 86400 --bad 8 --risk-max-ppb 1000000 --as org-a\n\nIt is in force once those have sent exactly this whom 'beacon policy' asks for 'operation', by\ndefault more than half of the organisations. Epochs are off before that. Members of the beacon\ncommit themselves in the first half of an epoch and reveal in the second."
     )]
     Set {
         /// Who signs.
@@ -413,7 +413,7 @@ pub enum BeaconWatch {
     },
     /// Propose what is done about nodes that vanish, or approve the same proposal of another organisation
     #[command(
-        after_help = "Example:\n  seamark beacon watch set dry-run --after 600 --as org-a\n  seamark beacon watch set replace --after 3600 --at-most 2 --as org-a\n  seamark beacon watch set off --as org-a\n\nIt is in force once more than half of the organisations have sent exactly this. A node has vanished\nwhen most nodes, of most organisations, have not heard of it for that long."
+        after_help = "Example:\n  seamark beacon watch set dry-run --after 600 --as org-a\n  seamark beacon watch set replace --after 3600 --at-most 2 --as org-a\n  seamark beacon watch set off --as org-a\n\nIt is in force once those have sent exactly this whom 'beacon policy' asks for 'operation', by\ndefault more than half of the organisations. A node has vanished when most nodes, of most\norganisations, have not heard of it for that long."
     )]
     Set {
         /// Who signs.

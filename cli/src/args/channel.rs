@@ -87,7 +87,7 @@ pub enum KeyRole {
 /// `channel create`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy-for close=all --nodes 1,4\n\nThe others approve it by its name, with nodes of their own; the policies are sealed for them, and the beacon\nhas the hash alone. A policy is written as in docs/channels.md; any, all and majority alone are meant over the admins of the members."
+    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy-for close=all --nodes 1,4\n\nThe others approve it by its name, with nodes of their own. The policies are sealed for them, and\nthe beacon has the hash alone. A policy is written as in docs/channels.md; any, all and majority\nalone are meant over the admins of the members."
 )]
 pub struct CreateChannel {
     /// Who proposes.

@@ -9,7 +9,7 @@ use super::{Admin, ConsensusArg};
 pub enum Group {
     /// Have another engine order a group while it runs; shows first what that changes
     #[command(
-        after_help = "Example:\n  seamark group consensus shard-0 bft --dry-run\n  seamark group consensus shard-0 bft --as org-a\n  seamark group consensus channel-2 raft --as org-b\n\nOf a shard and of the beacon, more than half of the organisations have to send the same; of a\nchannel, its members approve a proposal. The engine in force takes back a switch that is not there\nyet. Payments go on meanwhile."
+        after_help = "Example:\n  seamark group consensus shard-0 bft --dry-run\n  seamark group consensus shard-0 bft --as org-a\n  seamark group consensus channel-2 raft --as org-b\n\nOf a shard and of the beacon, those have to send the same whom 'beacon policy' asks for 'engines',\nby default more than half of the organisations; of a channel, its members approve a proposal. The\nengine in force takes back a switch that is not there yet. Payments go on meanwhile."
     )]
     Consensus {
         /// Who signs.

@@ -22,7 +22,7 @@ pub enum Shard {
     Plan(PlanShard),
     /// Cut a shard into the halves of its prefix while it runs
     #[command(
-        after_help = "Example:\n  seamark shard split shard-2 --as org-a\n  seamark shard split shard-2 --manual --as org-a\n\nMore than half of the organisations have to send the same. The nodes of the shard make copies, the\nshard stands still for a moment, and two others go on. Payments wait meanwhile, and none fails.\nGiven again, it goes on watching."
+        after_help = "Example:\n  seamark shard split shard-2 --as org-a\n  seamark shard split shard-2 --manual --as org-a\n\nThose have to send the same whom 'beacon policy' asks for 'jobs', by default more than half of the\norganisations. The nodes of the shard make copies, the shard stands still for a moment, and two\nothers go on. Payments wait meanwhile, and none fails. Given again, it goes on watching."
     )]
     Split {
         /// Who signs.
@@ -37,7 +37,7 @@ pub enum Shard {
     },
     /// Join the two halves of a prefix into one shard while they run
     #[command(
-        after_help = "Example:\n  seamark shard merge shard-4 shard-5 --as org-a\n\nMore than half of the organisations have to send the same. The second half takes the nodes of the\nfirst one before, where they differ. Given again, it goes on watching."
+        after_help = "Example:\n  seamark shard merge shard-4 shard-5 --as org-a\n\nThose have to send the same whom 'beacon policy' asks for 'jobs', by default more than half of the\norganisations. The second half takes the nodes of the first one before, where they differ. Given\nagain, it goes on watching."
     )]
     Merge {
         /// Who signs.
@@ -55,7 +55,7 @@ pub enum Shard {
     },
     /// Give the seat of a node in a shard to another node
     #[command(
-        after_help = "Example:\n  seamark shard move shard-2 --from 1 --to 6 --as org-a\n\nBetween two nodes of one organisation its own command is enough, else more than half have to send\nthe same. Node 6 fetches the state first; payments go on."
+        after_help = "Example:\n  seamark shard move shard-2 --from 1 --to 6 --as org-a\n\nBetween two nodes of one organisation its own command is enough, else those have to send the same\nwhom 'beacon policy' asks for 'jobs', by default more than half. Node 6 fetches the state first;\npayments go on."
     )]
     Move {
         /// Who signs.
@@ -195,7 +195,7 @@ pub enum ShardScale {
     },
     /// Propose other limits, or approve the same proposal of another organisation
     #[command(
-        after_help = "Example:\n  seamark shard scale set dry-run --split-accounts 1000000 --as org-a\n  seamark shard scale set on --split-tps 2000 --merge-tps 200 --as org-a\n  seamark shard scale set on --move-tps 4000 --lead-tps 2000 --margin 25 --as org-a\n  seamark shard scale set off --as org-a\n\nThey are in force once more than half of the organisations have sent exactly these. What is not\nnamed stays as it is. A limit of 0 is none."
+        after_help = "Example:\n  seamark shard scale set dry-run --split-accounts 1000000 --as org-a\n  seamark shard scale set on --split-tps 2000 --merge-tps 200 --as org-a\n  seamark shard scale set on --move-tps 4000 --lead-tps 2000 --margin 25 --as org-a\n  seamark shard scale set off --as org-a\n\nThey are in force once those have sent exactly these whom 'beacon policy' asks for 'operation', by\ndefault more than half of the organisations. What is not named stays as it is. A limit of 0 is none."
     )]
     Set(SetScale),
     /// Show what was decided by the limits, the latest last

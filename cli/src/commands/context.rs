@@ -1,11 +1,13 @@
 //! What several commands need: the cluster's folder, its client, its keys, and values of the
 //! command line and of forms that stand for something else.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use client::profile::RouterEndpoint;
 use client::secrets::PASSPHRASE_VARIABLE;
 use client::{Client, KeptTxs, Keystore, KeystoreError, Profile};
-use ledger::{Address, AssetId, Move, PublicKey};
+use ledger::{Address, AssetId, Move, NodeId, OrgId, PublicKey};
 use zeroize::Zeroizing;
 
 use super::amounts::definitions;
@@ -51,6 +53,23 @@ impl Context {
     /// A client that is let in as an organisation's admin, where the folder has that certificate, and
     /// else as the profile says: what a channel shows depends on whose certificate asks.
     pub(super) async fn client_of(&self, org: &str) -> Result<Client, CliError> {
+        Ok(Client::connect(&self.profile_of(org)?).await?)
+    }
+
+    /// As [`Self::client_of`], over no router that the genesis knows to be of another organisation than these: what a client
+    /// sends to a channel is not hidden from the router that carries it.
+    pub(super) async fn client_among(&self, org: &str, orgs: &BTreeSet<OrgId>) -> Result<Client, CliError> {
+        let mut profile = self.profile_of(org)?;
+        let genesis = profile.genesis()?;
+        retain_among(&mut profile.routers, orgs, |node| genesis.node(node).map(|info| info.org));
+        if profile.routers.is_empty() {
+            let cause = "the profile lists no router of an organisation that may be told this, and no other one is";
+            return Err(CliError::new("unreachable", cause, "add the router of a node of one's own to client.toml"));
+        }
+        Ok(Client::connect(&profile).await?)
+    }
+
+    fn profile_of(&self, org: &str) -> Result<Profile, CliError> {
         let mut profile = self.profile()?;
         let folder = ClusterDir::at(&self.dir).admin_dir(org);
         let [cert, key] = ADMIN_FILES.map(|name| folder.join(name));
@@ -59,7 +78,7 @@ impl Context {
             profile.cert = std::path::absolute(&cert).map_err(|error| CliError::file(&cert, &error))?;
             profile.key = std::path::absolute(&key).map_err(|error| CliError::file(&key, &error))?;
         }
-        Ok(Client::connect(&profile).await?)
+        Ok(profile)
     }
 
     /// The signed transactions whose fate is open.
@@ -326,6 +345,11 @@ where
     text.parse().map_err(|error: T::Err| CliError::usage(code, error, "copy it whole from where it was shown"))
 }
 
+/// Takes out the routers that are known to be of other organisations than these.
+fn retain_among(routers: &mut Vec<RouterEndpoint>, orgs: &BTreeSet<OrgId>, org_of: impl Fn(NodeId) -> Option<OrgId>) {
+    routers.retain(|router| router.node.and_then(&org_of).is_none_or(|org| orgs.contains(&org)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +371,21 @@ mod tests {
             assert_eq!((error.code.as_str(), error.exit), (code, 2), "{text}");
             assert!(!error.fix.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_for_some_organisations_goes_over_no_router_of_another_one() {
+        let router = |node: Option<u32>, addr: &str| RouterEndpoint {
+            node: node.map(NodeId),
+            addr: addr.to_owned(),
+            server_name: "router".to_owned(),
+        };
+        let mut routers =
+            vec![router(Some(1), "a:1"), router(Some(2), "b:1"), router(None, "c:1"), router(Some(4), "d:1")];
+        // Node 4 came after the genesis; whose a router without a node is, nobody says.
+        let org_of = |node: NodeId| (node.0 < 4).then(|| OrgId(u16::try_from(node.0).unwrap()));
+        retain_among(&mut routers, &BTreeSet::from([OrgId(2), OrgId(3)]), org_of);
+        assert_eq!(routers.iter().map(|router| router.addr.as_str()).collect::<Vec<_>>(), ["b:1", "c:1", "d:1"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! In whose name commands to the beacon and to channels are signed: an organisation of the cluster, its
 //! admin's key and its admin's certificate. Knows nothing of what is signed.
 
+use std::collections::BTreeSet;
+
 use beacon::{BeaconCommand, CommandOutcome, Phase, SignedCommand};
 use client::{Client, CommandFate};
 use ledger::genesis::Genesis;
@@ -119,6 +121,11 @@ impl<'a> Signer<'a> {
     /// As [`Context::client_of`].
     pub(super) async fn client_of(&self, org: &str) -> Result<Client, CliError> {
         self.context.client_of(org).await
+    }
+
+    /// As [`Context::client_among`].
+    pub(super) async fn client_among(&self, org: &str, orgs: &BTreeSet<OrgId>) -> Result<Client, CliError> {
+        self.context.client_among(org, orgs).await
     }
 
     /// A client for reading: of the organisation that was named, else that of the profile.

@@ -139,7 +139,7 @@ pub(crate) fn load_every_ms(view: &mut View<'_>) -> Option<u64> {
     policy.on.then(|| policy.report_every_ms())
 }
 
-/// Takes an organisation's approval of a policy; the one that makes a majority puts it in force. What was reported before
+/// Takes an organisation's approval of a policy; the one with which the policy holds puts it in force. What was reported before
 /// counts no more: time runs anew.
 ///
 /// # Errors

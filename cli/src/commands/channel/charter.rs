@@ -17,7 +17,7 @@ use super::look::PolicyLine;
 use super::names;
 use super::words;
 use crate::args::{Admin, InChannel};
-use crate::commands::signer::{Orgs, Signer, WITHIN_MINUTES, ahead, now, salt};
+use crate::commands::signer::{Orgs, Signer, Signing, WITHIN_MINUTES, ahead, now, salt};
 use crate::error::CliError;
 use crate::output::{Output, foreign, table};
 use crate::setup::pki::random;
@@ -57,9 +57,11 @@ fn broken(refusal: &Refusal) -> CliError {
     CliError::new(refusal.reject.code(), cause, refusal.reject.fix())
 }
 
-/// Seals policies for everybody whom a founding is to name. The beacon cannot judge them, so they are judged here.
+/// Seals policies for everybody whom a founding of this proposer is to name. The beacon cannot judge them, so they are judged
+/// here.
 pub(super) async fn promise(
     client: &Client,
+    proposer: OrgId,
     policies: Vec<(Subject, Policy)>,
     named: &BTreeSet<OrgId>,
     orgs: &Orgs,
@@ -75,40 +77,60 @@ pub(super) async fn promise(
         }
     };
     let readers = named.iter().map(reader).collect::<Result<BTreeMap<OrgId, PublicKey>, CliError>>()?;
-    let promise = client::opening::seal(&client.cluster_id(), &opening, &readers)?;
+    let promise = client::opening::seal(&client.cluster_id(), proposer, &opening, &readers)?;
     Ok((opening, promise))
 }
 
 /// What a founding promises, as an organisation's admin reads it; `None` where it promises nothing. What the admin is shown is
-/// what the hash in the founding is of, and a channel of these founders can come to go by it.
+/// what the id of the founding is of, by the hash in it, and a channel of these founders can come to go by it.
 pub(super) fn read(
     client: &Client,
     founding: &Founding,
     org: OrgId,
     key: &SecretKey,
 ) -> Result<Option<Opening>, CliError> {
+    if !founding.id_fits(&client.cluster_id()) {
+        let cause = format!(
+            "the founding of {} is not what its id is of: the router says something else, or leaves policies out",
+            foreign(&founding.terms.name)
+        );
+        let fix = "ask over a router of an organisation that the founding names, and approve nothing before";
+        return Err(CliError::new("protocol", cause, fix));
+    }
     let Some(promise) = &founding.promise else { return Ok(None) };
     let named = founding.named();
     if !named.contains(&org) {
         return Err(names::rule(ChannelReject::NotInvited, "what it promises is for whom it names".to_owned()));
     }
-    let opening = client::opening::open(&client.cluster_id(), promise, org, key)?;
+    let opening = client::opening::open(&client.cluster_id(), founding.proposer, promise, org, key)?;
     opening.check_for(&named).map_err(|refusal| broken(&refusal))?;
     Ok(Some(opening))
 }
 
+/// Refuses an approval that would found a channel whose founders could not satisfy what they agreed on: every change in it
+/// would take all of them until others have joined. The beacon waits for those where it knows the policies.
+pub(super) fn enough(opening: &Opening, founders: &BTreeSet<OrgId>, orgs: &Orgs) -> Result<(), CliError> {
+    opening.check_founders(founders).map_err(|refusal| {
+        let names = founders.iter().map(|org| orgs.name(*org)).collect::<Vec<_>>().join(", ");
+        let cause = format!("{names} would found the channel with this, and it could not go by what is agreed on");
+        let fix = "let the others that the founding names approve first, or found it by a policy that asks for them";
+        CliError { fix: fix.into(), ..broken(&refusal).context(cause) }
+    })
+}
+
 /// Gives a channel that was just founded what was promised, once it runs. Another member may do so at the same time: then it is
-/// done.
+/// done. No router of anybody whom the founding does not name carries it.
 pub(super) async fn keep(
-    client: &Client,
-    org: OrgId,
-    key: &SecretKey,
+    signer: &Signer<'_>,
+    org: &Signing,
+    named: &BTreeSet<OrgId>,
     channel: GroupId,
     opening: Opening,
 ) -> Result<(), CliError> {
-    let command = Command::Open { opening };
-    let until = ahead(WITHIN_MINUTES);
-    let signed = SignedCommand::sign(&client.cluster_id(), channel, org, &command, salt()?, until, key).encode();
+    let client = signer.client_among(&org.name, named).await?;
+    let (command, until) = (Command::Open { opening }, ahead(WITHIN_MINUTES));
+    let signed =
+        SignedCommand::sign(&client.cluster_id(), channel, org.id, &command, salt()?, until, &org.key).encode();
     let since = Instant::now();
     loop {
         let error = match client.channel_command(channel, signed.clone()).await {
@@ -166,7 +188,7 @@ pub(super) async fn show(admin: &Admin, place: &str, output: Output) -> Result<(
 
 /// `channel open`.
 pub(super) async fn open(on: &InChannel, output: Output) -> Result<(), CliError> {
-    let desk = Desk::at(on).await?;
+    let mut desk = Desk::at(on).await?;
     let foundings = desk.client.foundings().await?;
     let founding = foundings.iter().find(|founding| founding.id == desk.founding()).ok_or_else(|| {
         let cause = "the beacon has forgotten the founding, and with it what it promised";
@@ -174,5 +196,6 @@ pub(super) async fn open(on: &InChannel, output: Output) -> Result<(), CliError>
     })?;
     let opening = read(&desk.client, founding, desk.org.id, &desk.org.key)?
         .ok_or_else(|| broken(&ChannelReject::PromiseNone.into()))?;
+    desk.only_over(&founding.named()).await?;
     desk.act(&Command::Open { opening }, output).await
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::BeaconCommand;
 use channel::opening::first_policies;
-use channel::{FoundingAct, Opening, Policy, Subject, Terms};
+use channel::{Elector, Engine, FoundingAct, Opening, Policy, Role, Subject, Terms};
 use client::{Client, CommandFate};
 use ledger::{Hash32, OrgId};
 use serde::Serialize;
@@ -62,13 +62,17 @@ pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), Cl
     named.insert(org.id);
     let client = signer.client_of(&org.name).await?;
     let hosting = names::hosting(&client, org.id, &args.own.nodes, &args.anchors).await?;
-    let (opening, promise) = charter::promise(&client, policies, &named, &orgs).await?;
-    let invited = named.into_iter().filter(|other| *other != org.id).collect();
-    let engine = args.consensus.into();
+    let (opening, promise) = charter::promise(&client, org.id, policies, &named, &orgs).await?;
+    let engine: Engine = args.consensus.into();
+    let own = BTreeSet::from([Elector { org: org.id, role: Role::Admin }]);
+    if founding.holds(&named, &own) && hosting.nodes.len() >= engine.least_members() {
+        charter::enough(&opening, &BTreeSet::from([org.id]), &orgs)?;
+    }
+    let invited = named.iter().copied().filter(|other| *other != org.id).collect();
     let terms = Terms { name: args.name.clone(), invited, engine, founding, policies: first_policies() };
     let command = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms: ahead(args.within) };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &args.name, &fate, Some(opening), &orgs, output).await
+    report(&client, &signer, &org, &args.name, &fate, Some(Agreed { opening, named }), output).await
 }
 
 /// One policy for each subject: the one of all, but for those that have one of their own.
@@ -109,25 +113,37 @@ pub(super) async fn act(admin: &Admin, place: &str, word: Word, output: Output) 
     }
     let act = match word {
         Word::Approve { nodes, anchors } => {
-            FoundingAct::Approve(names::hosting(&client, org.id, &nodes, &anchors).await?)
+            let hosting = names::hosting(&client, org.id, &nodes, &anchors).await?;
+            if let (Some(opening), Some(founders)) = (&opening, founding.founders_with(org.id, &hosting)) {
+                charter::enough(opening, &founders, &orgs)?;
+            }
+            FoundingAct::Approve(hosting)
         }
         Word::Reject => FoundingAct::Reject,
         Word::Withdraw => FoundingAct::Withdraw,
     };
     let command = BeaconCommand::ActOnChannel { founding: founding.id, act };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
-    report(&client, &org, &founding.terms.name, &fate, opening, &orgs, output).await
+    let agreed = opening.map(|opening| Agreed { opening, named: founding.named() });
+    report(&client, &signer, &org, &founding.terms.name, &fate, agreed, output).await
+}
+
+/// What founders have agreed on, and who they may be.
+struct Agreed {
+    opening: Opening,
+    named: BTreeSet<OrgId>,
 }
 
 async fn report(
     client: &Client,
+    signer: &Signer<'_>,
     org: &Signing,
     name: &str,
     fate: &CommandFate,
-    opening: Option<Opening>,
-    orgs: &Orgs,
+    agreed: Option<Agreed>,
     output: Output,
 ) -> Result<(), CliError> {
+    let orgs = signer.orgs();
     let founding = fate.founding.ok_or_else(|| {
         let fix = "see 'seamark channel ls', and report this with both versions";
         CliError::new("protocol", "the answer to the command does not say what became of the founding", fix)
@@ -137,12 +153,12 @@ async fn report(
         (None, true) => "abandoned",
         (None, false) => "open",
     };
-    let standing = if state == "open" { standing(client, &founding.id, org.id, orgs).await } else { None };
-    let policies = opening.as_ref().map_or(Vec::new(), |opening| charter::lines(&opening.policies, orgs));
-    let kept = match (founding.channel, opening) {
+    let standing = if state == "open" { standing(client, &founding.id, org.id, &orgs).await } else { None };
+    let policies = agreed.as_ref().map_or(Vec::new(), |agreed| charter::lines(&agreed.opening.policies, &orgs));
+    let kept = match (founding.channel, agreed) {
         // Boxed: it waits for a channel to start, while the report stands beside it.
-        (Some(channel), Some(opening)) => {
-            Some(Box::pin(charter::keep(client, org.id, &org.key, channel, opening)).await)
+        (Some(channel), Some(Agreed { opening, named })) => {
+            Some(Box::pin(charter::keep(signer, org, &named, channel, opening)).await)
         }
         _ => None,
     };
@@ -197,7 +213,7 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use channel::{Quorum, Role};
+    use channel::Quorum;
 
     #[test]
     fn each_subject_has_one_policy_and_its_own_comes_first() {

@@ -1,8 +1,10 @@
 //! Governing a channel that runs: a command signed in the name of an organisation, and what it came to.
 
+use std::collections::BTreeSet;
+
 use channel::{Change, Command, Governance, Outcome, Proposal, ProposalState, Role, SignedCommand};
 use client::{ChannelFate, Client};
-use ledger::{GroupId, Hash32, TimeMs};
+use ledger::{GroupId, Hash32, OrgId, TimeMs};
 use proto::views::ChannelLine;
 use serde::Serialize;
 
@@ -100,6 +102,12 @@ impl<'a> Desk<'a> {
     /// The founding that it was started by.
     pub(super) fn founding(&self) -> Hash32 {
         self.line.founding
+    }
+
+    /// From now on speaks over no router that is known to be of another organisation than these.
+    pub(super) async fn only_over(&mut self, orgs: &BTreeSet<OrgId>) -> Result<(), CliError> {
+        self.client = self.signer.client_among(&self.org.name, orgs).await?;
+        Ok(())
     }
 
     /// Has the channel execute a command.

@@ -174,6 +174,7 @@ mod tests {
             rejections: Vec::new(),
             phase,
             promise: None,
+            salt: [0; 16],
         }
     }
 

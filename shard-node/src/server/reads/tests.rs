@@ -422,6 +422,7 @@ fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
                 body: vec![4; 512],
             },
         }),
+        salt: [5; 16],
     };
     let [one, two, three] = [1, 2, 3].map(|org| Some(OrgId(org)));
     for (router, caller, whole) in [

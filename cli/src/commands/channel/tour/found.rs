@@ -29,7 +29,7 @@ pub(super) async fn found(
     let majority = Policy::members(Quorum::Majority, Role::Admin);
     let policies = Subject::ALL.map(|subject| (subject, majority.clone())).to_vec();
     let named = BTreeSet::from([proposer.id, invited.id]);
-    let (_, promise) = charter::promise(&proposer.client, policies, &named, &cast.orgs).await?;
+    let (_, promise) = charter::promise(&proposer.client, proposer.id, policies, &named, &cast.orgs).await?;
     let terms = Terms {
         name: name.to_owned(),
         invited: vec![invited.id],
