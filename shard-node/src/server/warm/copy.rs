@@ -428,7 +428,7 @@ impl Copies {
     /// # Errors
     /// [`CopyError`]; the copies are worth nothing then.
     pub fn block(&mut self, parents: &[Parent], followed: &Followed) -> Result<(), CopyError> {
-        let Followed { place, height, writes } = followed;
+        let Followed { place, height, writes, .. } = followed;
         let parent = parents.get(*place).ok_or(CopyError::Parent(GroupId::BEACON))?;
         if *height <= self.heights[*place] {
             return Ok(());

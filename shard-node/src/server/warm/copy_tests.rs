@@ -9,7 +9,7 @@ use super::*;
 use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, split_seal};
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{SHARD, genesis};
-use crate::server::followers::{Following, Waiting};
+use crate::server::followers::{Following, Room, Waiting};
 use crate::server::group::FIRST_JOIN;
 use crate::server::replica::{Committing, Files, Known, Replica};
 use crate::server::testing::resources;
@@ -61,7 +61,7 @@ impl Original {
     }
 
     fn follow(&self) -> Following {
-        let following = Following::new(Waiting { blocks_max: 16, bytes_max: 1 << 20 });
+        let following = Following::new(Waiting { blocks_max: 16, bytes_max: 1 << 20 }, &Room::new(1 << 20));
         let _stand = self.parent.share.stand.lock();
         self.parent.share.followers.add(0, &following);
         following

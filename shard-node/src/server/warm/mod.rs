@@ -35,7 +35,7 @@ pub use self::count::under;
 use self::pace::Steps;
 use self::record::Record;
 use self::reports::Reports;
-use crate::server::followers::{FOLLOWED_MAX, Following};
+use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
 use crate::server::group::guarded_now;
 use crate::server::local::Hosted;
 use crate::server::replica::Counted;
@@ -64,6 +64,7 @@ struct Making {
     job: Job,
     /// Since when the job waits for its copies.
     since: Instant,
+    room: Room,
     stage: Mutex<Stage>,
     stop: CancellationToken,
     /// The thread has ended, and holds no file any more.
@@ -74,6 +75,8 @@ struct Making {
 pub struct Warm {
     hosted: Arc<Hosted>,
     place: Place,
+    /// For what parents of all jobs write while copies are made.
+    room: Room,
     running: Mutex<BTreeMap<JobId, Arc<Making>>>,
     reports: Mutex<Reports>,
     /// Rings when copies have become first states.
@@ -91,7 +94,8 @@ impl Warm {
             cluster: context.genesis.cluster_id(),
             node: context.node,
         };
-        Self { hosted, place, running: Mutex::default(), reports: Mutex::default(), bell: Arc::default() }
+        let (room, running) = (Room::new(ROOM_BYTES), Mutex::default());
+        Self { hosted, place, room, running, reports: Mutex::default(), bell: Arc::default() }
     }
 
     /// Begins and ends copies as the view has it, and removes those that nobody wants. Says whether there is any job that
@@ -210,7 +214,7 @@ impl Warm {
         tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
         let stop = self.hosted.context.stop.child_token();
         let (since, stage) = (waits_since(job.since_ms, time, Instant::now()), Mutex::new(Stage::Making));
-        let making = Making { job, since, stage, stop, ended: CancellationToken::new() };
+        let making = Making { job, since, room: self.room.clone(), stage, stop, ended: CancellationToken::new() };
         let making = Arc::new(making);
         let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
         let keeping = Arc::clone(&making);
@@ -300,7 +304,7 @@ impl Making {
         place: &Place,
         hurries: bool,
     ) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
-        let following = Following::new(FOLLOWED_MAX);
+        let following = Following::new(FOLLOWED_MAX, &self.room);
         let mut parents = Vec::new();
         for (number, group) in self.job.kind.parents().into_iter().enumerate() {
             let handle = hosted.group(group.0).filter(|handle| handle.stopped().is_none());
