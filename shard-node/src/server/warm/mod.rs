@@ -337,6 +337,10 @@ impl Making {
             if following.lost() {
                 return Err(CopyError::Behind(parents[0].group));
             }
+            // One that is opened again tells others of its blocks, and not this copy.
+            if let Some(error) = ended() {
+                return Err(error);
+            }
             match following.next(LOOK) {
                 Ok(followed) => {
                     copies.block(&parents, &followed)?;
