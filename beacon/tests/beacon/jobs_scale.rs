@@ -282,6 +282,21 @@ fn no_member_alone_decides_what_the_load_of_its_shard_is() {
     assert_eq!(world.loads_of(SHARDS[2]).unwrap().load.accounts, 30);
 }
 
+#[test]
+fn who_says_that_it_follows_is_not_shown_as_the_leader_any_more() {
+    let mut world = world(ScalePolicy { split_accounts: 0, merge_accounts: 0, ..POLICY });
+    let shown = |world: &World| world.loads_of(SHARDS[2]).map(|load| (load.node, load.load.accounts)).unwrap();
+    world.said([Some(70), Some(50), Some(60)]);
+    assert_eq!(shown(&world), (NodeId(1), 60));
+    let (accounts, bytes, tps) = (10, 0, 0);
+    for node in 1..=3 {
+        world.say(node, SHARDS[2], Said::Follows { accounts, bytes, tps }).unwrap();
+    }
+    assert_eq!(shown(&world), (NodeId(1), 60), "nobody leads, so nothing counts");
+    world.say(2, SHARDS[2], Said::Load { accounts, bytes, tps }).unwrap();
+    assert_eq!(shown(&world), (NodeId(2), 10));
+}
+
 /// The watch is off, so this is all that is known of who is away.
 #[test]
 fn a_shard_is_not_cut_while_a_member_of_it_that_a_cut_needs_reports_nothing() {

@@ -24,6 +24,39 @@ pub struct Waiting {
 
 /// A copy of a large state is made in minutes, so that others lose little by it; what its parents write meanwhile waits.
 pub const FOLLOWED_MAX: Waiting = Waiting { blocks_max: 65_536, bytes_max: 128 << 20 };
+/// Bytes that wait for all followers of a node together, since many jobs may be under way at once.
+pub const ROOM_BYTES: usize = 256 << 20;
+/// For a follower no more than this waits also where others have taken all room.
+const OWN_BYTES: usize = 8 << 20;
+
+/// What waits for all followers of a node; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Room {
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Room {
+    /// For so many bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes: Arc::default(), bytes_max }
+    }
+}
+
+/// The room that a block takes until it is let go of.
+struct Held {
+    more: usize,
+    own: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.own.fetch_sub(self.more, Ordering::AcqRel);
+        self.all.fetch_sub(self.more, Ordering::AcqRel);
+    }
+}
 
 /// What a block has written.
 pub struct Followed {
@@ -33,14 +66,19 @@ pub struct Followed {
     pub height: Height,
     /// Everything that it has written.
     pub writes: Arc<Writes>,
+    _held: Held,
 }
 
 impl Followed {
     /// How much that is.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+        bytes_of(&self.writes)
     }
+}
+
+fn bytes_of(writes: &Writes) -> usize {
+    writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
 }
 
 /// The end at which one or several replicas are followed, each from the moment that it is told to ([`Followers::add`]).
@@ -50,16 +88,17 @@ pub struct Following {
     /// What waits, and what may.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    room: Room,
     lost: Arc<AtomicBool>,
 }
 
 impl Following {
-    /// Follows nobody yet.
+    /// Follows nobody yet. What waits takes its part of `room`, which others have theirs of.
     #[must_use]
-    pub fn new(waiting: Waiting) -> Self {
+    pub fn new(waiting: Waiting, room: &Room) -> Self {
         let Waiting { blocks_max, bytes_max } = waiting;
         let (sender, blocks) = sync_channel(blocks_max);
-        Self { blocks, sender, bytes: Arc::default(), bytes_max, lost: Arc::default() }
+        Self { blocks, sender, bytes: Arc::default(), bytes_max, room: room.clone(), lost: Arc::default() }
     }
 
     /// The next block. Those of each replica come in order, and without a gap while nothing is [`Following::lost`].
@@ -67,9 +106,7 @@ impl Following {
     /// # Errors
     /// As of a channel: none came in that time, or none will.
     pub fn next(&self, within: Duration) -> Result<Followed, RecvTimeoutError> {
-        let followed = self.blocks.recv_timeout(within)?;
-        self.bytes.fetch_sub(followed.bytes(), Ordering::AcqRel);
-        Ok(followed)
+        self.blocks.recv_timeout(within)
     }
 
     /// Those that wait.
@@ -95,7 +132,28 @@ struct Follower {
     sender: SyncSender<Followed>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    room: Room,
     lost: Arc<AtomicBool>,
+}
+
+impl Follower {
+    /// The room for so many bytes more; `None` where there is none.
+    fn hold(&self, more: usize) -> Option<Held> {
+        let (own, all) = (Arc::clone(&self.bytes), Arc::clone(&self.room.bytes));
+        let waits = own.fetch_add(more, Ordering::AcqRel).saturating_add(more);
+        let taken = all.fetch_add(more, Ordering::AcqRel).saturating_add(more);
+        // Gives back what there is no room for.
+        let held = Held { more, own, all };
+        let fits = waits <= self.bytes_max && (taken <= self.room.bytes_max || waits <= OWN_BYTES);
+        fits.then_some(held)
+    }
+
+    /// Whether it was told of a block.
+    fn told(&self, height: Height, writes: &Arc<Writes>) -> bool {
+        let Some(held) = self.hold(bytes_of(writes)) else { return false };
+        let followed = Followed { place: self.place, height, writes: Arc::clone(writes), _held: held };
+        self.sender.try_send(followed).is_ok()
+    }
 }
 
 /// The followers of one replica; clones are the same.
@@ -106,9 +164,9 @@ impl Followers {
     /// Tells a follower of every block from now on, as those of replica number `place`. Whoever calls this holds the lock of
     /// the replica's stand, so that no block is just being written.
     pub fn add(&self, place: usize, following: &Following) {
-        let Following { sender, bytes, bytes_max, lost, .. } = following;
+        let Following { sender, bytes, bytes_max, room, lost, .. } = following;
         let (sender, bytes, lost) = (sender.clone(), Arc::clone(bytes), Arc::clone(lost));
-        self.0.lock().push(Follower { place, sender, bytes, bytes_max: *bytes_max, lost });
+        self.0.lock().push(Follower { place, sender, bytes, bytes_max: *bytes_max, room: room.clone(), lost });
     }
 
     /// Whether anybody follows.
@@ -119,14 +177,10 @@ impl Followers {
 
     /// A block was written.
     pub fn block(&self, height: Height, writes: &Arc<Writes>) {
-        self.0.lock().retain(|Follower { place, sender, bytes, bytes_max, lost }| {
-            let followed = Followed { place: *place, height, writes: Arc::clone(writes) };
-            let more = followed.bytes();
-            // Before it is sent: whoever takes it takes it off.
-            let waits = bytes.fetch_add(more, Ordering::AcqRel) + more;
-            let told = waits <= *bytes_max && sender.try_send(followed).is_ok();
+        self.0.lock().retain(|follower| {
+            let told = follower.told(height, writes);
             if !told {
-                lost.store(true, Ordering::Release);
+                follower.lost.store(true, Ordering::Release);
             }
             told
         });
@@ -145,7 +199,8 @@ mod tests {
     #[test]
     fn who_does_not_keep_up_is_told_no_more_and_finds_out() {
         let waiting = Waiting { blocks_max: 2, bytes_max: 100 };
-        let (followers, following) = (Followers::default(), Following::new(waiting));
+        let room = Room::new(1_000);
+        let (followers, following) = (Followers::default(), Following::new(waiting, &room));
         assert!(followers.is_empty());
         followers.add(1, &following);
         let writes = Arc::new(vec![(b"key".to_vec(), None)]);
@@ -161,13 +216,13 @@ mod tests {
             following.waiting().iter().map(|followed| (followed.place, followed.height.0, followed.bytes())).collect();
         assert_eq!(told, [(1, 1, 3), (1, 2, 3)]);
 
-        let following = Following::new(waiting);
+        let following = Following::new(waiting, &room);
         followers.add(0, &following);
         followers.replaced();
         assert!(following.lost() && followers.is_empty());
 
         // What was taken has made room again.
-        let following = Following::new(waiting);
+        let following = Following::new(waiting, &room);
         followers.add(0, &following);
         let large = Arc::new(vec![(vec![0; 60], None)]);
         followers.block(Height(1), &large);
@@ -177,5 +232,30 @@ mod tests {
         followers.block(Height(3), &large);
         assert!(following.lost() && followers.is_empty());
         assert_eq!(following.waiting().len(), 1);
+    }
+
+    #[test]
+    fn followers_of_a_node_share_its_room_and_each_has_a_little_of_its_own() {
+        const MIB: usize = 1 << 20;
+        let (waiting, room) = (Waiting { blocks_max: 16, bytes_max: 64 * MIB }, Room::new(16 * MIB));
+        let taken = || room.bytes.load(Ordering::Acquire) / MIB;
+        let large = Arc::new(vec![(vec![0; 6 * MIB], None)]);
+        let [(one, slow), (other, quick)] = [0, 1].map(|_| (Followers::default(), Following::new(waiting, &room)));
+        one.add(0, &slow);
+        other.add(0, &quick);
+        for height in 1..=2 {
+            one.block(Height(height), &large);
+        }
+        // There is no room for it, but it has next to nothing.
+        other.block(Height(1), &large);
+        assert!(!slow.lost() && !quick.lost() && taken() == 18);
+        one.block(Height(3), &large);
+        assert!(slow.lost() && !quick.lost() && taken() == 18, "what was not taken takes no room");
+        // What nobody waits for any more makes room for others.
+        drop(slow);
+        assert_eq!(taken(), 6);
+        other.block(Height(2), &large);
+        assert!(!quick.lost() && taken() == 12);
+        assert_eq!((quick.waiting().len(), taken()), (2, 0));
     }
 }

@@ -16,6 +16,7 @@ mod errors;
 mod folder;
 mod identity;
 mod shared;
+mod stall;
 mod state;
 mod verify;
 

@@ -21,7 +21,7 @@ use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
 use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
-use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create};
+use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, stall};
 use crate::sealed::open_value;
 
 /// Bytes after which a table file that is written for a database ends.
@@ -194,6 +194,7 @@ impl StateDb {
     ) -> Result<Self, StorageError> {
         let open = |folder: &Path, create: bool| open_database(folder, shared, create);
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
+        stall::admit(&db).map_err(|error| map_error(&folder, &error))?;
         Ok(Self::of(db, folder, identity, cipher))
     }
 
@@ -468,7 +469,7 @@ impl Kv for StateDb {
     }
 
     fn wake(&self) -> Result<(), StorageError> {
-        self.db.set_options(&[("disable_auto_compactions", "false")]).map_err(|error| self.error(&error))
+        stall::wake(&self.db).map_err(|error| self.error(&error))
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {

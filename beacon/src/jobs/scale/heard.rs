@@ -29,7 +29,7 @@ struct Word {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Words {
     version: u8,
-    /// Who has said last that it leads.
+    /// Who has said last that it leads, and not since that it does not.
     leads: Option<NodeId>,
     /// By node.
     words: Vec<Word>,
@@ -68,6 +68,9 @@ pub(super) fn hear(
     }
     if leads {
         known.leads = Some(node);
+    } else if known.leads == Some(node) {
+        // Who has led and does not any more is not taken for the leader until the next one has spoken.
+        known.leads = None;
     }
     registry::put(view, words_key(committee.group), &known);
     let loads: Vec<Load> = known.words.iter().map(|word| word.load).collect();

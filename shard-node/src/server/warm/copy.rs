@@ -160,6 +160,18 @@ impl Parent {
         self.share.stand.lock().applied.height
     }
 
+    /// Whether its replica has ended here, and waits for everybody who reads its state.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.share.state.db().is_none()
+    }
+
+    /// Whether it stands still for a job, so that payers wait.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.share.state.load::<SealedBy>(&schema::sealed()).is_ok_and(|sealed| sealed.is_some())
+    }
+
     /// Makes everything that it has applied durable.
     ///
     /// # Errors
@@ -207,7 +219,7 @@ impl OneCopy {
         let mut tree = tree.map_err(|error| CopyError::Tree(child, error.to_string()))?;
         // Here and not at the seal, where all of it would be hashed while payers wait.
         tree.root();
-        go_on(child, steps)?;
+        // Nothing rests behind it: where it is the last step, that would only keep the job waiting.
         Ok(Self { child, prefix, db, leaves: Counted { tree, accounts } })
     }
 
@@ -416,7 +428,7 @@ impl Copies {
     /// # Errors
     /// [`CopyError`]; the copies are worth nothing then.
     pub fn block(&mut self, parents: &[Parent], followed: &Followed) -> Result<(), CopyError> {
-        let Followed { place, height, writes } = followed;
+        let Followed { place, height, writes, .. } = followed;
         let parent = parents.get(*place).ok_or(CopyError::Parent(GroupId::BEACON))?;
         if *height <= self.heights[*place] {
             return Ok(());
@@ -617,6 +629,9 @@ fn join(
     )?;
     bring(&mut part, &mut brought)?;
     brought.write(&db, &place.resources)?;
+    // All of it has been read: whoever replaces or removes the right parent's state need not wait for the tree.
+    drop(view);
+    drop(right_db);
     let copy = OneCopy::new((child, prefix), db, &mut counts[0], steps)?;
     Ok((
         Shape::Joined(Box::new(Joined { copy, counts, origins })),

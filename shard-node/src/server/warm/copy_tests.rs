@@ -9,7 +9,7 @@ use super::*;
 use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, split_seal};
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{SHARD, genesis};
-use crate::server::followers::{Following, Waiting};
+use crate::server::followers::{Following, Room, Waiting};
 use crate::server::group::FIRST_JOIN;
 use crate::server::replica::{Committing, Files, Known, Replica};
 use crate::server::testing::resources;
@@ -61,7 +61,7 @@ impl Original {
     }
 
     fn follow(&self) -> Following {
-        let following = Following::new(Waiting { blocks_max: 16, bytes_max: 1 << 20 });
+        let following = Following::new(Waiting { blocks_max: 16, bytes_max: 1 << 20 }, &Room::new(1 << 20));
         let _stand = self.parent.share.stand.lock();
         self.parent.share.followers.add(0, &following);
         following
@@ -116,12 +116,14 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
     original.block(vec![pay(&left, &right, 20, 3)]);
     let mut warm = Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
     original.block(vec![pay(&right, &left, 5, 4)]);
+    assert!(!parents[0].is_sealed() && !parents[0].is_closed());
     assert_eq!(warm.behind(&parents), 1);
     take(&mut warm, &parents, &following);
     assert!(warm.behind(&parents) == 0 && !warm.complete(&job()));
     original.told(Message::Seal(split_seal()));
     take(&mut warm, &parents, &following);
     assert!(warm.complete(&job()));
+    assert!(parents[0].is_sealed(), "who still makes a copy rests no more");
     let born = warm.births(&parents).expect("the shards begin");
     assert_eq!(born.keys().copied().collect::<Vec<_>>(), [LEFT, RIGHT]);
     assert_eq!(born.values().map(|counted| counted.accounts).sum::<u64>(), original.parent.share.stand.lock().accounts);
@@ -147,6 +149,17 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
         let (_, share) = opened.expect("its tree has the root of its first block");
         assert_eq!(share.stand.lock().accounts, born[&child].accounts);
     }
+}
+
+#[test]
+fn a_parent_that_ends_here_is_known_to_whoever_copies_it() {
+    let original = Original::new();
+    let parent = Parent { group: SHARD, share: original.parent.share.clone() };
+    original.parent.share.state.close();
+    assert!(parent.is_closed() && !parent.is_sealed());
+    let place = original.place("warm");
+    let made = Copies::make(&place, &job(), &[parent], &mut Steps::in_one_go(&|| false)).map(|_| ());
+    assert_eq!(made.map_err(|error| error.code()), Err("parent_missing"));
 }
 
 #[test]

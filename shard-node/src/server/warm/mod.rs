@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use beacon::limits::PREPARE_MS_MAX;
 use beacon::{Job, Phase};
-use ledger::ids::{GroupId, JobId};
+use ledger::ids::{GroupId, JobId, NodeId, TimeMs};
 use parking_lot::Mutex;
 use router::gateway::ClusterView;
 use tokio::sync::Notify;
@@ -34,7 +35,8 @@ pub use self::count::under;
 use self::pace::Steps;
 use self::record::Record;
 use self::reports::Reports;
-use crate::server::followers::{FOLLOWED_MAX, Following};
+use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
+use crate::server::group::guarded_now;
 use crate::server::local::Hosted;
 use crate::server::replica::Counted;
 
@@ -60,8 +62,9 @@ enum Stage {
 /// The copies of one job, with the thread that keeps them.
 struct Making {
     job: Job,
-    /// When this node first saw the job.
+    /// Since when the job waits for its copies.
     since: Instant,
+    room: Room,
     stage: Mutex<Stage>,
     stop: CancellationToken,
     /// The thread has ended, and holds no file any more.
@@ -72,6 +75,8 @@ struct Making {
 pub struct Warm {
     hosted: Arc<Hosted>,
     place: Place,
+    /// For what parents of all jobs write while copies are made.
+    room: Room,
     running: Mutex<BTreeMap<JobId, Arc<Making>>>,
     reports: Mutex<Reports>,
     /// Rings when copies have become first states.
@@ -89,7 +94,8 @@ impl Warm {
             cluster: context.genesis.cluster_id(),
             node: context.node,
         };
-        Self { hosted, place, running: Mutex::default(), reports: Mutex::default(), bell: Arc::default() }
+        let (room, running) = (Room::new(ROOM_BYTES), Mutex::default());
+        Self { hosted, place, room, running, reports: Mutex::default(), bell: Arc::default() }
     }
 
     /// Begins and ends copies as the view has it, and removes those that nobody wants. Says whether there is any job that
@@ -114,7 +120,9 @@ impl Warm {
         });
         for job in &wanted {
             if !running.contains_key(&job.id) && !self.has_all(job) {
-                running.insert(job.id, self.begin((*job).clone()));
+                let members: Vec<NodeId> = view.nodes.keys().copied().collect();
+                let time = guarded_now(&self.hosted.context, &members);
+                running.insert(job.id, self.begin((*job).clone(), time));
             }
         }
         for (child, folder) in record::copies(&self.place.data_dir) {
@@ -201,11 +209,12 @@ impl Warm {
         running.get(&job.id).map_or_else(|| self.has_all(job), |making| making.is_ready())
     }
 
-    fn begin(&self, job: Job) -> Arc<Making> {
+    /// `time` is that of most nodes, where it is known.
+    fn begin(&self, job: Job, time: Option<TimeMs>) -> Arc<Making> {
         tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
         let stop = self.hosted.context.stop.child_token();
-        let (since, stage) = (Instant::now(), Mutex::new(Stage::Making));
-        let making = Making { job, since, stage, stop, ended: CancellationToken::new() };
+        let (since, stage) = (waits_since(job.since_ms, time, Instant::now()), Mutex::new(Stage::Making));
+        let making = Making { job, since, room: self.room.clone(), stage, stop, ended: CancellationToken::new() };
         let making = Arc::new(making);
         let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
         let keeping = Arc::clone(&making);
@@ -222,6 +231,13 @@ impl Warm {
         });
         making
     }
+}
+
+/// Since when a job waits for its copies, by this node's clock. One that was down meanwhile, or makes them anew, has as little
+/// time left as all others.
+fn waits_since(since_ms: TimeMs, time: Option<TimeMs>, now: Instant) -> Instant {
+    let waited_ms = time.map_or(0, |time| time.0.saturating_sub(since_ms.0)).min(PREPARE_MS_MAX);
+    now.checked_sub(Duration::from_millis(waited_ms)).unwrap_or(now)
 }
 
 /// Does work on a thread of its own until it comes back: anew when it has panicked, less and less often, unless it is to
@@ -288,7 +304,7 @@ impl Making {
         place: &Place,
         hurries: bool,
     ) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
-        let following = Following::new(FOLLOWED_MAX);
+        let following = Following::new(FOLLOWED_MAX, &self.room);
         let mut parents = Vec::new();
         for (number, group) in self.job.kind.parents().into_iter().enumerate() {
             let handle = hosted.group(group.0).filter(|handle| handle.stopped().is_none());
@@ -301,13 +317,18 @@ impl Making {
         }
         // At the seal payers wait, so nothing stands back once a copy is made, nor while one is made that is late for the seal.
         let lost = following.lost_elsewhere();
-        let over = || lost() || self.stop.is_cancelled();
+        let over = || lost() || self.stop.is_cancelled() || parents.iter().any(Parent::is_closed);
+        // The job is the one of the beginning, and may have come further.
+        let late = || parents.iter().any(Parent::is_sealed);
         let waits = self.job.phase == Phase::Preparing && !hurries;
         let made = || {
-            let mut steps = if waits { Steps::paced(self.since, &over) } else { Steps::in_one_go(&over) };
+            let mut steps = if waits { Steps::paced(self.since, &over, &late) } else { Steps::in_one_go(&over) };
             Copies::make(place, &self.job, &parents, &mut steps)
         };
-        let mut copies = if waits { aside(made) } else { made() }?;
+        let made = if waits { aside(made) } else { made() };
+        // A parent that has ended was not too fast for its copy.
+        let ended = || parents.iter().find(|parent| parent.is_closed()).map(|parent| CopyError::Parent(parent.group));
+        let mut copies = made.map_err(|error| ended().unwrap_or(error))?;
         let mut unflushed = 0;
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
@@ -315,6 +336,10 @@ impl Making {
             }
             if following.lost() {
                 return Err(CopyError::Behind(parents[0].group));
+            }
+            // One that is opened again tells others of its blocks, and not this copy.
+            if let Some(error) = ended() {
+                return Err(error);
             }
             match following.next(LOOK) {
                 Ok(followed) => {
@@ -349,6 +374,16 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    #[test]
+    fn who_comes_back_into_a_job_has_as_little_time_left_as_the_others() {
+        let now = Instant::now() + Duration::from_secs(3_600);
+        let waited = |time: Option<u64>| now - waits_since(TimeMs(1_000), time.map(TimeMs), now);
+        assert_eq!(waited(Some(401_000)), Duration::from_secs(400));
+        assert_eq!(waited(Some(u64::MAX)), Duration::from_millis(PREPARE_MS_MAX));
+        // A clock that is behind, and none yet.
+        assert_eq!([waited(Some(999)), waited(None)], [Duration::ZERO; 2]);
+    }
 
     #[tokio::test]
     async fn work_that_panics_is_done_anew_until_it_comes_back_or_is_to_stop() {

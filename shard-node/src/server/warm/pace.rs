@@ -2,7 +2,8 @@
 //!
 //! Owns the share of a core that making a copy takes. On a machine whose cores are busy, what a copy takes is taken away
 //! from payments, however far its thread stands back: caches, memory and the disk are shared. So between two steps it
-//! rests, in proportion to the processor time that the step has used. What is done at a seal is not of this kind.
+//! rests, in proportion to the processor time that the step has used. What is done at a seal is not of this kind: there payers
+//! wait, and whoever rests goes on.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const IDLE: u32 = 5;
 /// How long one rest lasts at most before whoever rests looks around.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// One part of how many a copy takes, so long after its job was first seen.
+/// One part of how many a copy takes, so long after its job has begun to wait for it.
 fn parts(elapsed: Duration) -> u32 {
     let doubled = match elapsed.checked_sub(FIRST) {
         None => 0,
@@ -43,6 +44,12 @@ fn rest(before: Duration, spent: Duration, parts: u32) -> Duration {
     spent.saturating_sub(free) * (parts - 1)
 }
 
+/// How much longer whoever has `rested` behind that step rests, so long after the job has begun to wait for it: time that runs out
+/// also shortens a rest that was begun.
+fn left(before: Duration, spent: Duration, elapsed: Duration, rested: Duration) -> Duration {
+    rest(before, spent, parts(elapsed)).saturating_sub(rested)
+}
+
 /// Processor time that this thread has used, and that the process has.
 fn used() -> [Duration; 2] {
     [ClockId::ThreadCPUTime, ClockId::ProcessCPUTime].map(time_of)
@@ -57,8 +64,8 @@ fn time_of(clock: ClockId) -> Duration {
 /// The steps of a copy that is being made, all on one thread.
 pub struct Steps<'a> {
     over: &'a dyn Fn() -> bool,
-    /// When the job was first seen; none where nothing rests.
-    since: Option<Instant>,
+    /// Since when the job waits for it, and whether payers wait by now; none where nothing rests.
+    pace: Option<(Instant, &'a dyn Fn() -> bool)>,
     /// When the last step began to rest, and what the thread and the process had used then.
     looked: (Instant, [Duration; 2]),
     /// What the thread had used when the last rest ended.
@@ -68,17 +75,18 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Rests between steps. `over` says whether the work has become worthless.
+    /// Rests between steps, by the time since the job waits for it. `over` says whether the work has become worthless, `late`
+    /// whether payers wait for it by now: then nothing rests any more.
     #[must_use]
-    pub fn paced(since: Instant, over: &'a dyn Fn() -> bool) -> Self {
-        Self { since: Some(since), ..Self::in_one_go(over) }
+    pub fn paced(since: Instant, over: &'a dyn Fn() -> bool, late: &'a dyn Fn() -> bool) -> Self {
+        Self { pace: Some((since, late)), ..Self::in_one_go(over) }
     }
 
     /// Never rests.
     #[must_use]
     pub fn in_one_go(over: &'a dyn Fn() -> bool) -> Self {
         let used = used();
-        Self { over, since: None, looked: (Instant::now(), used), last: used[0], total: Duration::ZERO }
+        Self { over, pace: None, looked: (Instant::now(), used), last: used[0], total: Duration::ZERO }
     }
 
     /// A step has ended. Returns, after a rest, whether there is any use in the next one.
@@ -87,21 +95,27 @@ impl<'a> Steps<'a> {
         let (then, [own_then, all_then]) = self.looked;
         let others = all.saturating_sub(all_then).saturating_sub(own.saturating_sub(own_then));
         let spent = own.saturating_sub(self.last);
-        let mut rests = match self.since {
-            Some(since) if !is_idle(others, now.saturating_duration_since(then)) => {
-                rest(self.total, spent, parts(since.elapsed()))
-            }
-            _ => Duration::ZERO,
-        };
-        self.total += spent;
         self.looked = (now, [own, all]);
-        while !rests.is_zero() && !(self.over)() {
-            let now = rests.min(LOOK);
-            std::thread::sleep(now);
-            rests -= now;
+        if !is_idle(others, now.saturating_duration_since(then)) {
+            self.pause(spent);
         }
+        self.total += spent;
         self.last = time_of(ClockId::ThreadCPUTime);
         !(self.over)()
+    }
+
+    /// Rests behind a step that took `spent`, for as long as anybody has something of it.
+    fn pause(&self, spent: Duration) {
+        let Some((since, late)) = self.pace else { return };
+        let mut rested = Duration::ZERO;
+        loop {
+            let one = left(self.total, spent, since.elapsed(), rested).min(LOOK);
+            if one.is_zero() || (self.over)() || late() {
+                return;
+            }
+            std::thread::sleep(one);
+            rested += one;
+        }
     }
 }
 
@@ -134,13 +148,32 @@ mod tests {
 
     #[test]
     fn whoever_rests_finds_out_that_the_work_is_over() {
-        assert!(Steps::paced(Instant::now(), &|| false).next());
-        assert!(!Steps::paced(Instant::now(), &|| true).next());
-        let mut steps = Steps::paced(Instant::now(), &|| true);
+        assert!(Steps::paced(Instant::now(), &|| false, &|| false).next());
+        assert!(!Steps::paced(Instant::now(), &|| true, &|| false).next());
+        let mut steps = Steps::paced(Instant::now(), &|| true, &|| false);
         // As if it had taken an hour of the processor: nobody rests for half of a day.
         steps.total = Duration::from_secs(3_600);
         steps.last = Duration::ZERO;
         assert!(!steps.next());
         assert!(Steps::in_one_go(&|| false).next());
+    }
+
+    #[test]
+    fn a_rest_that_was_begun_is_over_when_the_job_runs_out_of_time() {
+        let seconds = Duration::from_secs;
+        // A step of twenty seconds of the processor: the tree of a large state is hashed in one go.
+        let left_at = |elapsed, rested| left(FREE, seconds(20), seconds(elapsed), seconds(rested));
+        assert_eq!(left_at(120, 0), seconds(620), "longer than the job has time");
+        assert_eq!(left_at(180, 60), seconds(240));
+        assert_eq!(left_at(300, 180), seconds(0));
+    }
+
+    #[test]
+    fn nobody_rests_while_payers_wait_nor_for_what_is_over() {
+        // As if the step had taken an hour of the processor: either rest would last for more than a day.
+        let hour = Duration::from_secs(3_600);
+        Steps::paced(Instant::now(), &|| false, &|| true).pause(hour);
+        Steps::paced(Instant::now(), &|| true, &|| false).pause(hour);
+        Steps::in_one_go(&|| false).pause(hour);
     }
 }
