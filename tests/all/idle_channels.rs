@@ -58,7 +58,10 @@ fn logs(cluster: &TestCluster) -> BTreeMap<NodeId, LogStats> {
 /// So many organisations from this one on, in a circle, each with its node.
 fn hosts(first: u16, count: u16) -> Vec<(OrgId, [NodeId; 1])> {
     let org = |at: u16| (first + at) % ORGS + 1;
-    (0..count).map(|at| (OrgId(org(at)), [NodeId(org(at).into())])).collect()
+    let mut hosts: Vec<_> = (0..count).map(|at| (OrgId(org(at)), [NodeId(org(at).into())])).collect();
+    // Those that are invited stand in order.
+    hosts[1..].sort_unstable();
+    hosts
 }
 
 /// Founds a channel of these. Whoever is named first can look at it.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use channel::limits::PROMISE_BYTES_MAX;
 use channel::opening::first_policies;
 use channel::{
-    Change, ChannelReject as R, Command, Founding, Opening, Outcome, Policy, Promise, PromiseStanding, ProposalState,
-    Quorum, Role, Subject, Terms, state,
+    Change, ChannelReject as R, Command, Founding, FoundingAct, Opening, Outcome, Policy, Promise, PromiseStanding,
+    ProposalState, Quorum, Role, Subject, Terms, state,
 };
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Height, NodeId, OrgId, TimeMs};

@@ -361,7 +361,7 @@ pub struct Copies {
     shape: Shape,
     /// The last block of each parent that is in them.
     heights: Vec<Height>,
-    /// The blocks that they were made at.
+    /// The blocks that they were made at, or up to which certificates were looked at since.
     made_at: Vec<Height>,
     /// The seal that each parent stands at.
     sealed: Vec<Option<SealedBy>>,
@@ -483,6 +483,31 @@ impl Copies {
                 joined.copy.root();
             }
         }
+    }
+
+    /// Takes the certificates that the parents have got since the last time, and those that may have come late: no block
+    /// writes them, and at the seal all of them would be.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub fn certify(&mut self, parents: &[Parent]) -> Result<(), CopyError> {
+        let databases = parents.iter().map(Parent::db).collect::<Result<Vec<_>, _>>()?;
+        let views: Vec<ViewReader<'_>> = databases.iter().map(|db| ViewReader::of(&**db)).collect();
+        let at = views.iter().map(|view| height(view)).collect::<Result<Vec<_>, _>>()?;
+        match &mut self.shape {
+            Shape::Halves(halves) => {
+                let found = certificates(&views[0], self.made_at[0])?;
+                halves.iter().try_for_each(|(copy, _)| copy.db.write(batch(found.clone())))?;
+            }
+            Shape::Joined(joined) => {
+                let mut found = certificates(&views[0], self.made_at[0])?;
+                let side = Side::Right(beside(parents[1].group, &joined.origins, &views[0]));
+                found.extend(follow(&side, certificates(&views[1], self.made_at[1])?.iter())?);
+                joined.copy.db.write(batch(found))?;
+            }
+        }
+        self.made_at = at;
+        Ok(())
     }
 
     /// Makes what was taken durable.

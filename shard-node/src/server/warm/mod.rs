@@ -46,6 +46,11 @@ const LOOK: Duration = Duration::from_millis(25);
 const BEHIND_MAX: u64 = 4;
 /// Bytes that a copy that follows takes until they are made durable: at the seal payers wait until the rest is.
 const UNFLUSHED_MAX: usize = 4 * 1024 * 1024;
+/// Blocks that are taken in one step while a copy catches up.
+const BLOCKS_A_STEP: usize = 64;
+/// How much later each further member begins, of a shard that has so many accounts.
+const APART: Duration = Duration::from_secs(1);
+const APART_FROM: u64 = 50_000;
 /// Waits before a copy is made anew, the first and the longest.
 const ANEW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -296,6 +301,15 @@ impl Making {
         }
     }
 
+    /// How long this node lets others begin before it: the members of a shard that has many accounts do not all write and
+    /// hash at once, so that there are always enough of them to go on.
+    fn turn(&self, node: NodeId, parents: &[Parent]) -> Duration {
+        let many = parents.iter().any(|parent| parent.share.stand.lock().accounts >= APART_FROM);
+        let member = self.job.children.first().and_then(|child| child.committee.index_of(node));
+        let member = member.filter(|_| many).unwrap_or_default();
+        APART * u32::try_from(member).unwrap_or_default()
+    }
+
     /// Makes copies once, behind all other work unless it `hurries`, and follows until they are born; none when it was told
     /// to stop.
     fn attempt(
@@ -321,14 +335,19 @@ impl Making {
         // The job is the one of the beginning, and may have come further.
         let late = || parents.iter().any(Parent::is_sealed);
         let waits = self.job.phase == Phase::Preparing && !hurries;
-        let made = || {
+        let turn = self.turn(place.node, &parents);
+        // The end that is followed goes along, and comes back: it is one thread's.
+        let make = |following: Following| {
             let mut steps = if waits { Steps::paced(self.since, &over, &late) } else { Steps::in_one_go(&over) };
-            Copies::make(place, &self.job, &parents, &mut steps)
+            steps.wait(turn);
+            let mut copies = Copies::make(place, &self.job, &parents, &mut steps)?;
+            catch_up(&mut copies, &parents, &following, &mut steps)?;
+            Ok((copies, following))
         };
-        let made = if waits { aside(made) } else { made() };
+        let made = if waits { aside(|| make(following)) } else { make(following) };
         // A parent that has ended was not too fast for its copy.
         let ended = || parents.iter().find(|parent| parent.is_closed()).map(|parent| CopyError::Parent(parent.group));
-        let mut copies = made.map_err(|error| ended().unwrap_or(error))?;
+        let (mut copies, following) = made.map_err(|error: CopyError| ended().unwrap_or(error))?;
         let mut unflushed = 0;
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
@@ -353,6 +372,7 @@ impl Making {
             if self.is_ready() {
                 copies.hash();
                 if unflushed >= UNFLUSHED_MAX && !copies.complete(&self.job) {
+                    copies.certify(&parents)?;
                     copies.flush()?;
                     unflushed = 0;
                 }
@@ -360,6 +380,7 @@ impl Making {
                 // So that little is left to be hashed and made durable at the seal.
                 copies.hash();
                 parents.iter().try_for_each(Parent::flush)?;
+                copies.certify(&parents)?;
                 copies.flush()?;
                 unflushed = 0;
                 *self.stage.lock() = Stage::Ready;
@@ -367,6 +388,26 @@ impl Making {
         }
         copies.births(&parents).map(Some)
     }
+}
+
+/// Takes what parents have written while copies were made of them.
+fn catch_up(
+    copies: &mut Copies,
+    parents: &[Parent],
+    following: &Following,
+    steps: &mut Steps<'_>,
+) -> Result<(), CopyError> {
+    let mut taken = 0usize;
+    while copies.behind(parents) > BEHIND_MAX
+        && let Ok(followed) = following.next(Duration::ZERO)
+    {
+        copies.block(parents, &followed)?;
+        taken += 1;
+        if taken.is_multiple_of(BLOCKS_A_STEP) && !steps.keep_up() {
+            return Err(CopyError::Behind(parents[followed.place].group));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

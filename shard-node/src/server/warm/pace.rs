@@ -91,17 +91,36 @@ impl<'a> Steps<'a> {
 
     /// A step has ended. Returns, after a rest, whether there is any use in the next one.
     pub fn next(&mut self) -> bool {
+        self.step(1)
+    }
+
+    /// As [`Steps::next`], of a step that takes what the parents have written meanwhile: they write more while it rests, so
+    /// that it rests half as long.
+    pub fn keep_up(&mut self) -> bool {
+        self.step(2)
+    }
+
+    fn step(&mut self, faster: u32) -> bool {
         let (now, [own, all]) = (Instant::now(), used());
         let (then, [own_then, all_then]) = self.looked;
         let others = all.saturating_sub(all_then).saturating_sub(own.saturating_sub(own_then));
         let spent = own.saturating_sub(self.last);
         self.looked = (now, [own, all]);
         if !is_idle(others, now.saturating_duration_since(then)) {
-            self.pause(spent);
+            self.pause(spent / faster);
         }
         self.total += spent;
         self.last = time_of(ClockId::ThreadCPUTime);
         !(self.over)()
+    }
+
+    /// Waits before the first step, so that the members of a shard do not all begin at once.
+    pub fn wait(&self, time: Duration) {
+        let Some((_, late)) = self.pace else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < time && !(self.over)() && !late() {
+            std::thread::sleep(LOOK.min(time));
+        }
     }
 
     /// Rests behind a step that took `spent`, for as long as anybody has something of it.
@@ -175,5 +194,8 @@ mod tests {
         Steps::paced(Instant::now(), &|| false, &|| true).pause(hour);
         Steps::paced(Instant::now(), &|| true, &|| false).pause(hour);
         Steps::in_one_go(&|| false).pause(hour);
+        Steps::paced(Instant::now(), &|| false, &|| true).wait(hour);
+        Steps::paced(Instant::now(), &|| true, &|| false).wait(hour);
+        Steps::in_one_go(&|| false).wait(hour);
     }
 }
