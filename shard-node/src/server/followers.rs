@@ -256,6 +256,7 @@ mod tests {
         assert_eq!(taken(), 6);
         other.block(Height(2), &large);
         assert!(!quick.lost() && taken() == 12);
-        assert_eq!((quick.waiting().len(), taken()), (2, 0));
+        let waited = quick.waiting().len();
+        assert_eq!((waited, taken()), (2, 0), "what is let go of takes no room");
     }
 }
