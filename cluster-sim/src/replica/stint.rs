@@ -225,7 +225,9 @@ impl Replica {
         match order {
             Kind::Bft if now >= ahead.ask_at => {
                 ahead.ask_at = Tick(now.0 + ASK_MS);
-                self.bft_send(node, BftWire::Ask { from: applied + 1 }, out);
+                for node in self.asked_about(node) {
+                    self.bft_send(node, BftWire::Ask { from: applied + 1 }, out);
+                }
             }
             Kind::Raft if now.0 >= ahead.since.0 + LOST_MS => {
                 ahead.since = now;

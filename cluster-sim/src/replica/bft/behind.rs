@@ -92,6 +92,21 @@ impl Replica {
         }
     }
 
+    /// Whom a member asks that has heard of a later stint from a node: that one, and when its log begins too late, all the
+    /// others, until more than may lie have said so. Most may never speak to it by themselves, as when the group has gone over
+    /// to Raft, where its leader alone does.
+    pub(in crate::replica) fn asked_about(&self, ahead: NodeId) -> Vec<NodeId> {
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return vec![ahead] };
+        let (committee, beyond) = (&member.committee, &member.beyond);
+        let tolerated = committee.engine.tolerated(committee.members.len());
+        if !beyond.contains(&ahead) || beyond.len() > tolerated {
+            return vec![ahead];
+        }
+        let members = committee.members.iter().map(|member| member.node);
+        let others = members.chain(self.strangers(committee));
+        others.filter(|node| *node != self.node && !beyond.contains(node)).collect()
+    }
+
     fn begin_to_vote(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
         let first = self.beside.wal.begin();
         let settings = settings(self, true);
