@@ -113,6 +113,8 @@ pub enum BftSeen {
     Installed {
         /// Where.
         node: NodeId,
+        /// With which join the replica takes part.
+        join: u16,
         /// Of which group.
         group: GroupId,
         /// Its height.

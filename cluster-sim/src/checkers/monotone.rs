@@ -96,7 +96,7 @@ impl Checker for Monotone {
                 self.replicas.insert((born.node, born.header.group), begun);
             }
             Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
-            Seen::Fetched { node, group, height, index } => {
+            Seen::Fetched { node, group, height, index, .. } => {
                 let last = self.replicas.entry((*node, *group)).or_default();
                 if height.0 < last.height {
                     found.push(format!("node {node} went from {} of {group} back to a state of {height}", last.height));
@@ -131,7 +131,7 @@ impl Checker for Monotone {
                 }
             }
             // A state of another replica stands for the blocks up to it.
-            Seen::Bft(BftSeen::Installed { node, group, height, index }) => {
+            Seen::Bft(BftSeen::Installed { node, group, height, index, .. }) => {
                 let last = self.replicas.entry((*node, *group)).or_default();
                 if height.0 < last.height {
                     found.push(format!("node {node} went from {} of {group} back to a state of {height}", last.height));

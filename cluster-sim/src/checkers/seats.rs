@@ -11,8 +11,10 @@
 //! way out got before, it got. Under the Byzantine engine the log says nothing of voters: there those in the
 //! committee vote, from the entry on behind the one that puts it into force.
 //!
-//! A committee comes into force only when each node that joins by it has got a state since it was planned:
-//! what it has left of an earlier time does not count.
+//! A committee comes into force only when each node that joins by it has got a state with the replica that it began
+//! for that committee: what it has left of an earlier time does not count. The replica begins when the registry plans
+//! the committee, which the group may hear later: a member that knows only an earlier plan with the node lends it a
+//! state, too, and from there on it gets what comes, the block with the new plan among that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,13 +24,14 @@ use ledger::foundation::Foundation;
 use ledger::ids::{GroupId, GroupKind, NodeId};
 
 use super::{BftSeen, BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
+use crate::seat::join_at;
 
 /// One group.
 struct Group {
     current: Committee,
     plan: Option<Committee>,
-    /// Who has got a state since that was planned.
-    fetched: BTreeSet<NodeId>,
+    /// Who has got a state, and the joins of the replicas that did, while they are there.
+    fetched: BTreeSet<(NodeId, u16)>,
     /// What comes next in the beacon's stream.
     told: u64,
     /// Who is in the committee or the plan behind it.
@@ -86,7 +89,9 @@ impl Group {
             }
             self.told = *seq + 1;
             if matches!(governed, Governed::Seated(..)) {
-                let lacks = |node: &NodeId| self.current.index_of(*node).is_none() && !self.fetched.contains(node);
+                let join = join_at(committee);
+                let lacks =
+                    |node: &NodeId| self.current.index_of(*node).is_none() && !self.fetched.contains(&(*node, join));
                 for node in nodes(committee).filter(lacks) {
                     let (epoch, group) = (committee.epoch, block.group);
                     found.push(format!("epoch {epoch} of {group} is in force, and node {node} has not got its state"));
@@ -98,7 +103,6 @@ impl Group {
                 self.plan = self.plan.take().filter(|plan| plan.epoch > committee.epoch);
             } else {
                 self.plan = (*committee != self.current).then(|| committee.clone());
-                self.fetched.clear();
             }
         }
         self.after.insert(block.header.height.0, self.entitled());
@@ -156,9 +160,16 @@ impl Seats {
         }
     }
 
-    fn fetched(&mut self, node: NodeId, group: GroupId, height: u64, index: u64, found: &mut Vec<String>) {
+    fn fetched(
+        &mut self,
+        (node, join): (NodeId, u16),
+        group: GroupId,
+        height: u64,
+        index: u64,
+        found: &mut Vec<String>,
+    ) {
         let Some(known) = self.groups.get_mut(&group) else { return };
-        known.fetched.insert(node);
+        known.fetched.insert((node, join));
         let votes = known.votes_before(index + 1, node)
             || known.voters.range(index + 1..).any(|(_, voters)| voters.contains(&node));
         if !known.entitles(height, node) && !votes {
@@ -192,17 +203,23 @@ impl Checker for Seats {
             Seen::Block(block) if block.group == GroupId::BEACON && first => self.beacon(block),
             Seen::Block(block) if block.group == GroupId::BEACON => {}
             Seen::Block(block) => self.applied(block, first, found),
-            Seen::Fetched { node, group, height, index }
-            | Seen::Bft(BftSeen::Installed { node, group, height, index }) => {
-                self.fetched(*node, *group, height.0, *index, found);
+            Seen::Fetched { node, join, group, height, index }
+            | Seen::Bft(BftSeen::Installed { node, join, group, height, index }) => {
+                self.fetched((*node, *join), *group, height.0, *index, found);
             }
             Seen::Voters { group, index, voters, .. } => {
                 if let Some(known) = self.groups.get_mut(group) {
                     known.voters.insert(*index, voters.iter().copied().collect());
                 }
             }
-            Seen::Left { node, group, epoch, rejoins: false } => {
-                self.left.insert((*group, *node), *epoch);
+            Seen::Left { node, group, epoch, rejoins } => {
+                // What it had goes with the replica.
+                if let Some(known) = self.groups.get_mut(group) {
+                    known.fetched.retain(|(other, _)| other != node);
+                }
+                if !rejoins {
+                    self.left.insert((*group, *node), *epoch);
+                }
             }
             _ => {}
         }

@@ -168,6 +168,8 @@ pub enum Seen {
     Fetched {
         /// Where.
         node: NodeId,
+        /// With which join the replica takes part.
+        join: u16,
         /// Of which group.
         group: GroupId,
         /// Its height.

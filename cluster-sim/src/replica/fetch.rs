@@ -194,8 +194,8 @@ impl Replica {
         self.disk = LocalDisk::new(self.disk.durable().behind(base));
         self.kv = kv;
         (self.live, self.kept) = (None, None);
-        let (node, group, height) = (self.node, self.group, applied.height);
-        out.push(Effect::Saw(Seen::Fetched { node, group, height, index: position.index }));
+        let (node, join, group, height) = (self.node, self.join, self.group, applied.height);
+        out.push(Effect::Saw(Seen::Fetched { node, join, group, height, index: position.index }));
         self.start(now, self.offset_ms, self.seed, out)
     }
 

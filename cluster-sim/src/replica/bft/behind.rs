@@ -289,8 +289,8 @@ impl Replica {
         let entries = (log.base.index..index).map(|_| hole()).collect();
         self.disk = LocalDisk::new(LocalLog { entries, ..log.clone() });
         self.kv = kv;
-        let (node, group, height) = (self.node, self.group, applied.height);
-        out.push(Effect::Saw(Seen::Bft(BftSeen::Installed { node, group, height, index })));
+        let (node, join, group, height) = (self.node, self.join, self.group, applied.height);
+        out.push(Effect::Saw(Seen::Bft(BftSeen::Installed { node, join, group, height, index })));
         let reader = KvState { kv: &self.kv, hide_receipts: false };
         let view = SystemView::read(&reader, self.group, self.genesis.verify).map_err(|error| error.to_string())?;
         let view = SystemView { committees: self.committees(), ..view };
