@@ -243,10 +243,14 @@ impl Facts {
         Some((facts, self.operation(facts.operation)?))
     }
 
-    /// How many replicas a group has.
+    /// How many replicas a group has: as many as the smallest committee that it had, since seats are given up where the seats
+    /// of two shards are aligned to join them, and it is not known here which committee an entry was decided by.
     #[must_use]
     pub fn replicas(&self, group: GroupId) -> usize {
-        self.first_committee(group).map_or(0, |committee| committee.members.len())
+        let range = (group, Hash32([0; 32]))..=(group, Hash32([u8::MAX; 32]));
+        let later = self.committees.range(range).map(|(_, committee)| committee);
+        let known = self.first_committee(group).into_iter().chain(later);
+        known.map(|committee| committee.members.len()).min().unwrap_or_default()
     }
 }
 
