@@ -215,15 +215,15 @@ mod tests {
     #[test]
     fn two_keys_agree_and_a_third_one_does_not() {
         let [a, b, c] = [1, 2, 3].map(|purpose| SecretKey::derive(b"test", &[purpose]));
-        let shared = a.agree(&b.public()).unwrap();
+        let shared = a.agree(&b.public()).expect("a key");
         assert_eq!(b.agree(&a.public()), Ok(shared));
         assert_ne!(c.agree(&a.public()), Ok(shared));
         assert_ne!(c.agree(&b.public()), Ok(shared));
         // One times a point is that point.
         let mut one = [0; 32];
         one[31] = 1;
-        let one = SecretKey::from_bytes(&one).unwrap();
-        assert_eq!(one.agree(&a.public()).unwrap()[..], a.public().0[1..]);
+        let one = SecretKey::from_bytes(&one).expect("a key");
+        assert_eq!(one.agree(&a.public()).expect("a key")[..], a.public().0[1..]);
         let mut beyond = [0xff; 33];
         beyond[0] = 2;
         for wrong in [[5; 33], [0; 33], beyond] {

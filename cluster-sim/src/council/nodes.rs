@@ -47,6 +47,7 @@ pub(crate) struct Wish {
 }
 
 /// What follows.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, which is taken apart at once")]
 enum Next {
     Over,
     Wait,

@@ -33,6 +33,7 @@ const KEPT_MS: u64 = 2_500;
 const LEAP_MS: u64 = 1_000;
 
 /// What follows for whoever wants a job.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, which is taken apart at once")]
 enum Next {
     /// It has come to its end, good or bad.
     Over,

@@ -437,7 +437,7 @@ fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
     ] {
         let shown = shown_to(founding.clone(), [router, caller]);
         assert_eq!(shown.terms.policies.is_empty(), !whole, "{router:?} {caller:?}");
-        let promise = shown.promise.as_ref().unwrap();
+        let promise = shown.promise.as_ref().expect("it promises");
         let own: Vec<OrgId> = caller.into_iter().filter(|org| founding.named().contains(org)).collect();
         let copies: Vec<OrgId> = promise.sealed.keys.iter().map(|(org, _)| *org).collect();
         assert_eq!((promise.hash, &copies), (Hash32([2; 32]), &own), "{router:?} {caller:?}: each its own copy");

@@ -147,7 +147,7 @@ mod tests {
         let at = |seconds: u64| parts(Duration::from_secs(seconds));
         assert_eq!([0, 60, 179].map(at), [32; 3]);
         assert_eq!([180, 210, 240, 270, 300, 599, u64::MAX].map(at), [16, 8, 4, 2, 1, 1, 1]);
-        assert!(beacon::limits::PREPARE_MS_MAX >= 2 * 300_000);
+        const { assert!(beacon::limits::PREPARE_MS_MAX >= 2 * 300_000) }
     }
 
     #[test]
