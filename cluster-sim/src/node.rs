@@ -222,12 +222,12 @@ impl Node {
             (Wire::Ahead { group, stint }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, _| replica.ahead(now, from, stint));
             }
-            (Wire::Fetch { group, height, part }, Some(from)) => {
-                self.with(now_ms, group, out, |replica, _, out| replica.serve(from, height, part, out));
+            (Wire::Fetch { group, of, part }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, _, out| replica.serve(from, of, part, out));
             }
-            (Wire::Part { group, height, part, parts, bytes }, Some(from)) => {
+            (Wire::Part { group, of, part, parts, bytes }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| {
-                    replica.part(now, from, height, part, parts, bytes, out);
+                    replica.part(now, from, of, part, parts, bytes, out);
                 });
             }
             (Wire::Follow { revision }, Some(from)) => self.tell_registry(from, revision, out),

@@ -48,6 +48,16 @@ pub enum Reply {
     NotLeader(Option<NodeId>),
 }
 
+/// Which copy of a state a part is of. The height alone does not say it: a lender that was down makes another
+/// copy at the same height, with other marks of its own and other certificates in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct CopyName {
+    /// The height of the state.
+    pub height: Height,
+    /// Hash of all its bytes.
+    pub hash: Hash32,
+}
+
 /// One message.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub enum Wire {
@@ -84,8 +94,8 @@ pub enum Wire {
     Fetch {
         /// The group.
         group: GroupId,
-        /// The height of the state that is being fetched; of any, to begin with.
-        height: Option<Height>,
+        /// The copy that is being fetched; of any, to begin with.
+        of: Option<CopyName>,
         /// The part, counted from 0.
         part: u32,
     },
@@ -93,8 +103,8 @@ pub enum Wire {
     Part {
         /// The group.
         group: GroupId,
-        /// The height of the state.
-        height: Height,
+        /// The copy.
+        of: CopyName,
         /// The part, counted from 0.
         part: u32,
         /// How many there are.
@@ -174,9 +184,12 @@ impl Wire {
             Self::Engine { group, message, .. } => format!("{group} {}", engine(message)),
             Self::Bft { group, message, .. } => format!("{group} {}", message.describe()),
             Self::Ahead { group, stint } => format!("{group} is in the stint behind entry {stint}"),
-            Self::Fetch { group, height, part } => format!("{group} asks for part {part} of the state {height:?}"),
-            Self::Part { group, height, part, parts, .. } => {
-                format!("{group} part {part} of {parts} of the state of height {height}")
+            Self::Fetch { group, of, part } => {
+                let of = of.map(|of| of.height);
+                format!("{group} asks for part {part} of the state {of:?}")
+            }
+            Self::Part { group, of, part, parts, .. } => {
+                format!("{group} part {part} of {parts} of the state of height {}", of.height)
             }
             Self::Follow { revision } => format!("asks for a registry after revision {revision}"),
             Self::Registry { view, foundations } => {

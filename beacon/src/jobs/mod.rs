@@ -101,7 +101,7 @@ impl JobKind {
 pub enum Phase {
     /// It waits for organisations.
     Proposed,
-    /// The right half takes the nodes of the left one.
+    /// The smaller half, or the right of two alike, takes the nodes of the other one.
     Aligning,
     /// Nodes make copies; or the node that a seat moves to fetches the state.
     Preparing,
@@ -356,12 +356,16 @@ pub(crate) fn aims(view: &mut View<'_>, nodes: &[NodeInfo]) -> BTreeMap<GroupId,
                 aims.insert(group, Aim::Nodes(nodes));
             }
             (JobKind::Merge { left, right }, Phase::Aligning) => {
-                let Some(like) = registry::committee(view, left) else { continue };
+                let (Some(left), Some(right)) = (registry::committee(view, left), registry::committee(view, right))
+                else {
+                    continue;
+                };
+                let (like, follows) = plan::like(&left, &right);
                 if !like.members.iter().all(|member| takes(member.node)) {
                     continue;
                 }
-                aims.insert(left, Aim::Stays);
-                aims.insert(right, Aim::Nodes(like.members.iter().map(|member| member.node).collect()));
+                aims.insert(like.group, Aim::Stays);
+                aims.insert(follows.group, Aim::Nodes(like.members.iter().map(|member| member.node).collect()));
             }
             (JobKind::Split { .. } | JobKind::Merge { .. }, _) => {
                 aims.extend(job.kind.groups().into_iter().map(|group| (group, Aim::Stays)));

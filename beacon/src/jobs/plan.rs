@@ -151,7 +151,7 @@ pub struct Plan {
     /// The shards that begin, the left one first, with their first committees. The ordinals are those that the next job
     /// gets: another job may come first.
     pub children: Vec<ChildShard>,
-    /// Whether the right half takes the nodes of the left one first.
+    /// Whether one half takes the nodes of the other one first: the smaller, or the right of two alike.
     pub aligns: bool,
     /// The committee of the first shard, as it would be in the end where a seat moves: who may fail follows from it.
     pub committee: Committee,
@@ -208,8 +208,9 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
             if [prefix, other] != [whole.child(false), whole.child(true)] {
                 return Err(Reject::NotSiblings);
             }
-            let lacks = |node: &NodeId| second.index_of(*node).is_none();
-            let mut comes = first.members.iter().map(|member| member.node).filter(lacks);
+            let (like, follows) = like(first, second);
+            let lacks = |node: &NodeId| follows.index_of(*node).is_none();
+            let mut comes = like.members.iter().map(|member| member.node).filter(lacks);
             if first.engine != second.engine || !comes.all(|node| standing.sound(node)) {
                 return Err(Reject::MergeApart);
             }
@@ -217,7 +218,7 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
                 return Err(Reject::SplitDepth);
             }
             plan.aligns = !aligned(first, second);
-            plan.children = children(standing.next_shard, &[whole], first);
+            plan.children = children(standing.next_shard, &[whole], like);
         }
         JobKind::Move { .. } => {}
     }
@@ -240,6 +241,12 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
 pub(crate) fn aligned(left: &Committee, right: &Committee) -> bool {
     let nodes = |committee: &Committee| committee.members.iter().map(|member| member.node).collect::<Vec<_>>();
     nodes(left) == nodes(right)
+}
+
+/// Of two shards that are joined, the one whose nodes both are to have, and the one that is brought to them. The larger one
+/// stays, and the left one of two that are equal: joining takes from no account what its shard outlives.
+pub(crate) fn like<'a>(left: &'a Committee, right: &'a Committee) -> (&'a Committee, &'a Committee) {
+    if right.members.len() > left.members.len() { (right, left) } else { (left, right) }
 }
 
 /// Shards from an ordinal on, with the members and the engine of the committee that they begin with.

@@ -348,6 +348,28 @@ fn a_job_is_cut_once_enough_members_of_every_parent_have_copies() {
 }
 
 #[test]
+fn a_smaller_half_takes_the_nodes_of_the_larger_one() {
+    let mut genesis = seven();
+    let [_, left, right, ..] = &mut genesis.committees[..] else { panic!("shards") };
+    left.members.truncate(3);
+    let (stays, group) = (right.members.clone(), right.group);
+    let mut world = World::of(genesis);
+    let id = world.decide(APART, false);
+    assert!(world.view().coming.iter().all(|coming| coming.group != group), "the larger one stays");
+    // Some leave and come at a time, and then the rest come.
+    while world.job(id).phase == Phase::Aligning {
+        assert!(!world.view().coming.is_empty(), "something is under way");
+        world.ready_all();
+    }
+    assert_eq!(world.job(id).phase, Phase::Preparing);
+    assert_eq!(
+        APART.parents().into_iter().map(|half| world.committee(half).members).collect::<Vec<_>>(),
+        [stays.clone(), stays.clone()]
+    );
+    assert_eq!(world.job(id).children[0].committee.members, stays);
+}
+
+#[test]
 fn no_job_gives_a_seat_to_a_node_that_takes_none_any_more() {
     let mut world = World::of(seven());
     let id = world.decide(APART, false);

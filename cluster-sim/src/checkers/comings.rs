@@ -123,7 +123,12 @@ impl Comings {
         let first = *self.first.entry(group).or_insert(before.members.len());
         let fewer = committee.members.len() < before.members.len() && committee.members.len() < first;
         if fewer && committee.engine == before.engine {
-            found.push(format!("{group} goes on with fewer members than before"));
+            let nodes = |of: &Committee| of.members.iter().map(|member| member.node.0).collect::<Vec<_>>();
+            found.push(format!(
+                "{group} goes on with fewer members than before: {:?} in the place of {:?}, and began with {first}",
+                nodes(committee),
+                nodes(&before)
+            ));
         }
         self.seats.insert(group, committee.clone());
     }

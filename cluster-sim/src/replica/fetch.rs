@@ -11,6 +11,7 @@ use std::path::Path;
 use bytes::Bytes;
 use consensus::local::{Base, LocalDisk};
 use ledger::committee::{Committee, Engine};
+use ledger::hash;
 use ledger::header::Header;
 use ledger::ids::{Height, NodeId, Tick};
 use ledger::schema;
@@ -23,7 +24,7 @@ use crate::checkers::Seen;
 use crate::replica::{Effect, Replica, encoded, founded_state};
 use crate::seat;
 use crate::state::{self, KvState};
-use crate::wire::Wire;
+use crate::wire::{CopyName, Wire};
 
 const PART_BYTES: usize = 8 * 1024;
 /// Ticks after which a part is asked for again.
@@ -36,8 +37,8 @@ const KEPT_BLOCKS: u64 = 16;
 /// What has come of a state.
 pub(super) struct Fetch {
     source: NodeId,
-    /// Of this height, as the first part said.
-    height: Option<Height>,
+    /// Of this copy, as the first part said.
+    of: Option<CopyName>,
     parts: Vec<Vec<u8>>,
     /// When the next part was asked for, by the replica's ticks, and how often.
     asked: u64,
@@ -46,7 +47,7 @@ pub(super) struct Fetch {
 
 /// A state as it was, for those who fetch it.
 pub(super) struct Kept {
-    height: Height,
+    of: CopyName,
     bytes: Bytes,
 }
 
@@ -60,7 +61,7 @@ impl Replica {
     /// This replica lacks what its leader's log has not: it needs the leader's state.
     pub(super) fn lack(&mut self, source: NodeId, out: &mut Vec<Effect>) {
         if self.fetch.is_none() {
-            self.fetch = Some(Fetch { source, height: None, parts: Vec::new(), asked: self.ticks, tries: 0 });
+            self.fetch = Some(Fetch { source, of: None, parts: Vec::new(), asked: self.ticks, tries: 0 });
             out.push(Effect::Fetching(source));
             self.ask(out);
         }
@@ -77,7 +78,7 @@ impl Replica {
         let Some(fetch) = &mut self.fetch else { return };
         fetch.asked = self.ticks;
         let part = u32::try_from(fetch.parts.len()).unwrap_or(u32::MAX);
-        let wire = Wire::Fetch { group: self.group, height: fetch.height, part };
+        let wire = Wire::Fetch { group: self.group, of: fetch.of, part };
         out.push(Effect::Send(fetch.source, wire));
     }
 
@@ -109,25 +110,26 @@ impl Replica {
             || coming.is_some_and(|coming| coming.index_of(node).is_some())
     }
 
-    /// A node asks for a part of the state, of this height or, to begin with, of any.
-    pub fn serve(&mut self, to: NodeId, height: Option<Height>, part: u32, out: &mut Vec<Effect>) {
+    /// A node asks for a part of the state, of this copy or, to begin with, of any.
+    pub fn serve(&mut self, to: NodeId, of: Option<CopyName>, part: u32, out: &mut Vec<Effect>) {
         // A shard that has just begun, and in which nothing was ordered yet, has no place to go on from.
         let begun = self.live.as_ref().is_some_and(|live| live.applied.consensus.position.is_some());
         let Some(current) = self.height().filter(|_| begun && self.may_have(to)) else { return };
-        let fits = self.kept.as_ref().is_some_and(|kept| match height {
-            Some(height) => kept.height == height,
-            None => kept.height.0 + KEPT_BLOCKS >= current.0,
+        let fits = self.kept.as_ref().is_some_and(|kept| match of {
+            Some(of) => kept.of == of,
+            None => kept.of.height.0 + KEPT_BLOCKS >= current.0,
         });
         if !fits {
-            if height.is_some() {
+            if of.is_some() {
                 return;
             }
-            self.kept = Some(Kept { height: current, bytes: self.kv.export() });
+            let bytes = self.kv.export();
+            self.kept = Some(Kept { of: CopyName { height: current, hash: hash::sha256(&bytes) }, bytes });
         }
         let Some(kept) = &self.kept else { return };
         let parts = u32::try_from(kept.bytes.chunks(PART_BYTES).count()).unwrap_or(u32::MAX);
         let Some(bytes) = kept.bytes.chunks(PART_BYTES).nth(part as usize) else { return };
-        let wire = Wire::Part { group: self.group, height: kept.height, part, parts, bytes: bytes.to_vec() };
+        let wire = Wire::Part { group: self.group, of: kept.of, part, parts, bytes: bytes.to_vec() };
         out.push(Effect::Send(to, wire));
     }
 
@@ -136,17 +138,17 @@ impl Replica {
         &mut self,
         now: Tick,
         from: NodeId,
-        height: Height,
+        of: CopyName,
         part: u32,
         parts: u32,
         bytes: Vec<u8>,
         out: &mut Vec<Effect>,
     ) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.source == from) else { return };
-        if fetch.height.is_some_and(|known| known != height) || part as usize != fetch.parts.len() {
+        if fetch.of.is_some_and(|known| known != of) || part as usize != fetch.parts.len() {
             return;
         }
-        fetch.height = Some(height);
+        fetch.of = Some(of);
         fetch.parts.push(bytes);
         fetch.tries = 0;
         if fetch.parts.len() < parts as usize {

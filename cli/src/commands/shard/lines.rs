@@ -190,7 +190,9 @@ pub(super) fn progress(job: &Job, committees: &[Committee]) -> String {
         (Phase::Proposed, _) => {
             format!("organisations that have approved: {}; the policy of jobs says which have to", job.approvals.len())
         }
-        (Phase::Aligning, _) => "the right half takes the nodes of the left one".to_owned(),
+        (Phase::Aligning, _) => {
+            "the smaller half, or the right of two alike, takes the nodes of the other one".to_owned()
+        }
         (Phase::Preparing, JobKind::Move { to, .. }) => format!("node {to} fetches the state"),
         (Phase::Preparing, _) if waits_for_cut(job, committees) => {
             format!("copies are ready; it waits for 'seamark shard cut {}'", job.id)

@@ -96,7 +96,7 @@ struct Report {
     decide: usize,
     tolerates: usize,
     orgs: Vec<OrgLine>,
-    /// The right half takes the nodes of the left one first.
+    /// The smaller half, or the right of two alike, takes the nodes of the other one first.
     aligns: bool,
     /// How long nothing is taken, about; none where a seat moves.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,7 +245,10 @@ fn text(report: &Report) -> String {
         ("organisation", format!("{} has {} of the nodes; the shard {lost}", org.org, org.seats))
     }));
     if report.aligns {
-        rows.push(("first", "the right half takes the nodes of the left one".to_owned()));
+        rows.push((
+            "first",
+            "the smaller half, or the right of two alike, takes the nodes of the other one".to_owned(),
+        ));
     }
     if let Some(pause) = report.pause_ms {
         let pause = format!("about {pause} ms, an estimate, and what the last block has changed comes on top");
