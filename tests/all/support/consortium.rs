@@ -58,6 +58,15 @@ impl<'a> Consortium<'a> {
         self.client(org).command(signed.encode()).await
     }
 
+    /// Hands over to the beacon what an organisation's admin has signed, be it a command or not.
+    pub async fn beacon_bytes(&self, org: OrgId, command: Vec<u8>) -> Result<CommandFate, ClientError> {
+        let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
+        let any = SignedCommand::sign(&id, &BeaconCommand::Rebalance, org, self.salt(), until, &self.key(org));
+        let mut signed = SignedCommand { command, ..any };
+        signed.signature = self.key(org).sign(&signed.digest(&id));
+        self.client(org).command(signed.encode()).await
+    }
+
     /// Has a channel execute an organisation's command.
     pub async fn act(&self, channel: GroupId, org: OrgId, command: &Command) -> Result<Outcome, ClientError> {
         let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
