@@ -4,8 +4,8 @@
 //! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
 //! of one that is decided to [`settle`], the one place in which a group comes into being. Never learns
 //! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Of what a channel
-//! is to go by, a founding tells it a hash alone. Channels
-//! that are not closed count, for the cluster and for who proposed them; a closed one is kept and counts no more.
+//! is to go by, a founding has a hash alone. Channels that are not closed count, for the cluster and for who proposed
+//! them; a closed one is kept and counts no more.
 
 use std::collections::BTreeMap;
 
