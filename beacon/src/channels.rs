@@ -3,9 +3,9 @@
 //!
 //! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
 //! of one that is decided to [`settle`], the one place in which a group comes into being. Never learns
-//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Of a founding that promises its
-//! policies it learns not even these. Channels
-//! that are not closed count, for the cluster and for who proposed them; a closed one is kept and counts no more.
+//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Of what a channel
+//! is to go by, a founding has a hash alone. Channels that are not closed count, for the cluster and for who proposed
+//! them; a closed one is kept and counts no more.
 
 use std::collections::BTreeMap;
 
@@ -147,7 +147,7 @@ impl Registry for Known {
 pub(crate) struct Proposed {
     pub terms: Terms,
     /// In place of policies of its own.
-    pub promise: Option<Promise>,
+    pub promise: Promise,
     pub hosting: Hosting,
     pub until_ms: TimeMs,
     pub salt: [u8; 16],
@@ -180,12 +180,7 @@ pub(crate) fn propose(
     }
     let known = Known::read(view);
     let (cluster, now) = (&at.cluster, at.time_ms);
-    let founding = match promise {
-        None => Founding::propose(cluster, terms, signer, hosting, until_ms, &salt, &known, now),
-        Some(promise) => {
-            Founding::propose_sealed(cluster, terms, promise, signer, hosting, until_ms, &salt, &known, now)
-        }
-    }?;
+    let founding = Founding::propose_sealed(cluster, terms, promise, signer, hosting, until_ms, &salt, &known, now)?;
     if kept.iter().any(|other| other.id == founding.id) {
         return Err(Refusal::from(ChannelReject::NoChange).into());
     }

@@ -21,7 +21,8 @@ use crate::watch::Watch;
 pub const COMMAND_VERSION: u8 = 1;
 
 /// One change of the registry. The first byte of its encoding is the variant's number and so the version:
-/// variants are added, never changed.
+/// variants are added, never changed. The number of one that is gone is given to no other, and means no command: 8 stated the
+/// policies of a channel in clear.
 ///
 /// What more than half of the organisations have to send is sent by others where the policy of its [`Matter`] says so.
 ///
@@ -76,15 +77,6 @@ pub enum BeaconCommand {
         /// `sha256` of the key, or of the certificate's subject public key info.
         credential: Hash32,
     } = 7,
-    /// Proposes a channel. The proposer's approval and its nodes come with it.
-    ProposeChannel {
-        /// What it states.
-        terms: Terms,
-        /// The proposer's nodes.
-        hosting: Hosting,
-        /// Last block time at which it can be approved.
-        until_ms: TimeMs,
-    } = 8,
     /// Approves, rejects or takes back a channel that was proposed. The approval that decides founds it.
     ActOnChannel {
         /// The id of the founding.
@@ -196,7 +188,7 @@ pub enum BeaconCommand {
     } = 40,
     /// Proposes who has to approve a matter, or approves that very proposal. It is in force once the policy of policies holds.
     SetPolicy(PolicyChange) = 42,
-    /// Proposes a channel as [`BeaconCommand::ProposeChannel`] does, with a promise of its policies in place of these: what the
+    /// Proposes a channel. The proposer's approval and its nodes come with it, and a promise in place of policies: what the
     /// channel comes to go by is read by those whom the terms name, and not by the beacon.
     ProposeSealedChannel {
         /// What it states; of policies, those that every such channel starts with.

@@ -262,12 +262,8 @@ fn apply(
         BeaconCommand::RemoveOrg { org } => {
             return Ok(orgs::remove(view, at, signer, org, signed.valid_until_ms)?);
         }
-        BeaconCommand::ProposeChannel { terms, hosting, until_ms } => {
-            let proposed = Proposed { terms, promise: None, hosting, until_ms, salt: signed.salt };
-            return channels::propose(view, at, signer.id, proposed);
-        }
         BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms } => {
-            let proposed = Proposed { terms, promise: Some(promise), hosting, until_ms, salt: signed.salt };
+            let proposed = Proposed { terms, promise, hosting, until_ms, salt: signed.salt };
             return channels::propose(view, at, signer.id, proposed);
         }
         BeaconCommand::ActOnChannel { founding, act } => {

@@ -6,8 +6,9 @@
 //! every policy of the channel by themselves and have brought as many nodes as its engine needs, the founding is
 //! approved: they are the founders, and whoever has not approved by then is invited.
 //!
-//! A founding may promise its policies instead of stating them ([`crate::opening`]): then all that is judged of them here is
-//! that the channel starts with those that every such channel starts with.
+//! A founding promises its policies instead of stating them ([`crate::opening`]): all that is judged of them here is
+//! that the channel starts with those that every such channel starts with. The beacon proposes no other ones any more; one that
+//! states its policies, which an earlier build took, is decided and started by the same rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,7 +84,7 @@ pub struct Founding {
     pub rejections: Vec<OrgId>,
     /// How far it has come, but for the deadline: see [`Founding::phase_at`].
     pub phase: Phase,
-    /// What it promises in place of policies of its own.
+    /// What it promises in place of policies of its own; none in one that an earlier build took with its policies.
     pub promise: Option<Promise>,
     /// That of the command that proposed it: with it, whoever is shown the founding can tell whether its id is of what is shown.
     pub salt: [u8; 16],
@@ -186,7 +187,8 @@ pub(crate) fn founders(orgs: &BTreeSet<OrgId>) -> Roster {
 }
 
 impl Founding {
-    /// Proposes a channel. The proposer's nodes and approval come with it.
+    /// Proposes a channel that goes by the policies that its terms state. The proposer's nodes and approval come with it. No
+    /// command to the beacon leads here, whose nodes would read them.
     ///
     /// # Errors
     /// [`Refusal`] when the terms cannot be put to anybody.

@@ -61,6 +61,19 @@ async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
         policies: first_policies(),
     };
     let until_ms = TimeMs(now_ms() + 600_000);
+    // Whoever states it by mistake is refused: under the number that earlier builds had for that, or beside a promise.
+    let stated = Terms { policies: wanted.policies.clone(), ..terms.clone() };
+    let clear = [vec![8], borsh::to_vec(&(stated.clone(), hosting(first), until_ms)).unwrap()].concat();
+    let beside = BeaconCommand::ProposeSealedChannel {
+        terms: stated,
+        promise: promise.clone(),
+        hosting: hosting(first),
+        until_ms,
+    };
+    for (command, code) in [(clear, "malformed"), (borsh::to_vec(&beside).unwrap(), "founding_promise")] {
+        let refused = consortium.beacon_bytes(first, command).await.expect_err(code).to_string();
+        assert!(refused.contains(code), "{refused}");
+    }
     let (sealed, hosts) = (promise.clone(), hosting(first));
     let propose = BeaconCommand::ProposeSealedChannel { terms, promise: sealed, hosting: hosts, until_ms };
     let proposed = consortium.beacon(first, &propose).await.unwrap().founding.unwrap();

@@ -175,7 +175,7 @@ async fn a_node_that_was_down_when_a_channel_was_founded_starts_it_later() {
         [(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2), NodeId(5)]), (C, &[NodeId(3)])];
     // The first step of a group takes all of its members.
     let first_of_each = |nodes: &[NodeId]| nodes[..1].to_vec();
-    let channel = Consortium::of(&cluster).decide_founding(Engine::Raft, "steel", &hosts, first_of_each).await;
+    let (channel, _) = Consortium::of(&cluster).decide_founding(Engine::Raft, "steel", &hosts, first_of_each).await;
     assert!(committee(&cluster, channel).await.index_of(late).is_some());
     assert!(!cluster.data(late, channel).exists());
     cluster.start_node(late).await;

@@ -1,11 +1,17 @@
 //! Foundings of channels in the beacon, its directory, and what it tells channels.
 
+use std::collections::BTreeSet;
+
 use beacon::channels::{self, channel_key, founding_key};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::limits::{CHANNELS_MAX, CHANNELS_PER_ORG_MAX, CLOSED_MAIL_MAX};
 use beacon::machine::{CommandOutcome, Executed, Refused, execute_command};
 use beacon::{ClusterView, RegistryHead, registry};
-use channel::{ChannelReject, Engine, Founding, FoundingAct, Hosting, Phase, Policy, Quorum, Role, Subject, Terms};
+use channel::opening::{PROMISE_VERSION, first_policies};
+use channel::{
+    ChannelReject, Engine, Founding, FoundingAct, Hosting, Opening, Phase, Policy, Promise, Quorum, Role,
+    SealedOpening, Subject, Terms,
+};
 use cross_shard::message::Message;
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::crypto::SecretKey;
@@ -21,14 +27,33 @@ use crate::support::{NOW, State, admin, at, genesis, node, settle, state_of};
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
 pub fn terms(name: &str, invited: &[u16]) -> Terms {
-    let majority = Policy::members(Quorum::Majority, Role::Admin);
     Terms {
         name: name.to_owned(),
         invited: invited.iter().copied().map(OrgId).collect(),
         engine: Engine::Raft,
         founding: Policy::members(Quorum::All, Role::Admin),
-        policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
+        policies: first_policies(),
     }
+}
+
+/// What founders agree on without the beacon: a majority for everything.
+fn agreed() -> Opening {
+    let majority = Policy::members(Quorum::Majority, Role::Admin);
+    Opening::new([7; 32], Subject::ALL.map(|subject| (subject, majority.clone())).to_vec())
+}
+
+/// That, promised to this organisation and to whom it invites. The beacon opens no copy, so there is nothing in them.
+fn promise(org: u16, invited: &[u16]) -> Promise {
+    let named: BTreeSet<u16> = invited.iter().copied().chain([org]).collect();
+    let keys = named.into_iter().map(|org| (OrgId(org), [0xcc; 48])).collect();
+    let sealed = SealedOpening { sender: admin(1).public(), keys, body: vec![0xcc; 528] };
+    Promise { version: PROMISE_VERSION, hash: agreed().hash(), sealed }
+}
+
+/// What this organisation sends to propose a channel.
+fn proposal(org: u16, name: &str, invited: &[u16], hosting: Hosting, until_ms: TimeMs) -> BeaconCommand {
+    let (terms, promise) = (terms(name, invited), promise(org, invited));
+    BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms }
 }
 
 /// Nodes 1 to 5 are dealt to organisations 1 to 3 in turn.
@@ -53,6 +78,20 @@ impl Beacon {
         self.salt += 1;
         let (salt, until) = ([self.salt; 16], TimeMs(self.now + 60_000));
         let signed = SignedCommand::sign(&self.genesis.cluster_id(), command, OrgId(org), salt, until, key);
+        self.execute(&signed)
+    }
+
+    /// Runs what an organisation's admin has signed, be it a command or not.
+    pub fn run_bytes(&mut self, org: u16, command: Vec<u8>) -> Result<Executed, Refused> {
+        self.salt += 1;
+        let (cluster, salt, until) = (self.genesis.cluster_id(), [self.salt; 16], TimeMs(self.now + 60_000));
+        let any = SignedCommand::sign(&cluster, &BeaconCommand::Rebalance, OrgId(org), salt, until, &admin(org));
+        let mut signed = SignedCommand { command, ..any };
+        signed.signature = admin(org).sign(&signed.digest(&cluster));
+        self.execute(&signed)
+    }
+
+    fn execute(&mut self, signed: &SignedCommand) -> Result<Executed, Refused> {
         let mut outcome = Err(Reject::Storage.into());
         let next = settle(&self.state, |view| {
             outcome = execute_command(view, &at(&self.genesis, self.now), &signed.encode());
@@ -72,7 +111,7 @@ impl Beacon {
 
     fn propose_by(&mut self, until_ms: u64, org: u16, name: &str, invited: &[u16]) -> Result<Executed, Refused> {
         let until_ms = TimeMs(until_ms);
-        self.run(org, &BeaconCommand::ProposeChannel { terms: terms(name, invited), hosting: hosting(org), until_ms })
+        self.run(org, &proposal(org, name, invited, hosting(org), until_ms))
     }
 
     fn proposed(&mut self, org: u16, name: &str, invited: &[u16]) -> Hash32 {
@@ -159,9 +198,14 @@ fn the_approval_that_decides_founds_the_channel_and_tells_everybody() {
     let shown = ClusterView::read(&beacon.state).unwrap();
     assert_eq!(shown.founded(group), Some(&leaf));
     let holds = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-    for (subject, policy) in &charter.policies {
+    let promised = charter.promise.expect("it has what was promised");
+    assert_eq!((&charter.policies, promised), (&first_policies(), agreed().hash()));
+    assert!(holds(&foundation.charter, &promised.0), "the search finds what is there");
+    assert!(!holds(&shown.encode(), &promised.0), "what was promised is shown to everybody");
+    let opening = borsh::to_vec(&agreed()).unwrap();
+    for (subject, policy) in &agreed().policies {
         let policy = borsh::to_vec(&(subject, policy)).unwrap();
-        assert!(holds(&foundation.charter, &policy), "the search finds what is there");
+        assert!(holds(&opening, &policy), "the search finds what is there");
         assert!(!holds(&shown.encode(), &policy), "the policy of {} is shown to everybody", subject.word());
     }
     let [entry] = &beacon.read(channels::directory)[..] else { panic!("one channel") };
@@ -203,9 +247,8 @@ fn foundings_are_bounded_and_forgotten_after_their_deadline() {
     assert_eq!(refused_by(beacon.propose(2, "a", &[3])), ChannelReject::FoundingForm, "the name is taken");
     let first = beacon.read(channels::foundings)[0].id;
     beacon.now += DAY + 1;
-    let terms = terms("a", &[3]);
-    let until_ms = TimeMs(beacon.now + DAY);
-    assert!(beacon.run(2, &BeaconCommand::ProposeChannel { terms, hosting: hosting(2), until_ms }).is_ok());
+    let again = proposal(2, "a", &[3], hosting(2), TimeMs(beacon.now + DAY));
+    assert!(beacon.run(2, &again).is_ok());
     assert!(beacon.read(|view| view.load::<Founding>(&founding_key(&first))).is_none());
     assert_eq!(beacon.read(channels::foundings).len(), 1);
     // Those that have founded a channel count with the channels, and with no founding.
@@ -426,8 +469,7 @@ impl Beacon {
     fn found_on(&mut self, org: u16, on: u32, name: &str, invited: &[u16]) -> Result<CommandOutcome, Refused> {
         let hosting = Hosting { nodes: vec![NodeId(on)], anchors: Vec::new() };
         let until_ms = TimeMs(self.now + DAY);
-        let propose = BeaconCommand::ProposeChannel { terms: terms(name, invited), hosting, until_ms };
-        self.run(org, &propose).map(|executed| executed.outcome)
+        self.run(org, &proposal(org, name, invited, hosting, until_ms)).map(|executed| executed.outcome)
     }
 
     /// A channel says that it is closed.

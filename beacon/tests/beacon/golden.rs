@@ -54,11 +54,6 @@ fn the_variants_of_commands() {
         BeaconCommand::UpdateOrgCa { ca_pem: "pem".into() },
         BeaconCommand::RotateAdminKey { key: admin(1).public() },
         BeaconCommand::RevokeCredential { credential: Hash32([3; 32]) },
-        BeaconCommand::ProposeChannel {
-            terms: crate::channels::terms("steel", &[2, 3]),
-            hosting: crate::channels::hosting(1),
-            until_ms: TimeMs(1_700_000_000_000),
-        },
         BeaconCommand::ActOnChannel {
             founding: Hash32([4; 32]),
             act: channel::FoundingAct::Approve(crate::channels::hosting(2)),
@@ -90,7 +85,6 @@ fn the_variants_of_commands() {
             "aa595d6fc2cc33ec",
             "d06081375167abf3",
             "a579855a8cd18dd6",
-            "e404b2d1c681fda1",
             "04983c9d62e392fa",
             "ad6878882a6750ba",
             "4a6490173d3aaa6a",

@@ -10,6 +10,7 @@ use channel::{
 };
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, OrgId, TimeMs};
+use ledger::reject::Reject;
 
 use crate::channels::{Beacon, hosting, refused_by, terms};
 use crate::support::{NOW, admin};
@@ -19,11 +20,14 @@ fn wanted() -> Policy {
     Policy::rule(Quorum::AtLeast(2), [1, 2].map(|org| Item::Sub(Policy::one(OrgId(org), Role::Node))).to_vec())
 }
 
+fn opening() -> Opening {
+    Opening::new([7; 32], Subject::ALL.map(|subject| (subject, wanted())).to_vec())
+}
+
 fn promise() -> Promise {
-    let opening = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, wanted())).to_vec());
     let keys = [1, 2, 3].map(|org| (OrgId(org), [0xcc; 48])).to_vec();
     let sealed = SealedOpening { sender: admin(1).public(), keys, body: vec![0xcc; 528] };
-    Promise { version: PROMISE_VERSION, hash: opening.hash(), sealed }
+    Promise { version: PROMISE_VERSION, hash: opening().hash(), sealed }
 }
 
 fn propose(name: &str, policies: Vec<(Subject, Policy)>, promise: Promise) -> BeaconCommand {
@@ -31,9 +35,20 @@ fn propose(name: &str, policies: Vec<(Subject, Policy)>, promise: Promise) -> Be
     BeaconCommand::ProposeSealedChannel { terms, promise, hosting: hosting(1), until_ms: TimeMs(NOW + 60_000) }
 }
 
+/// What a client of an earlier build signs: the policies in clear, under the number that stood for that.
+fn stated(name: &str) -> Vec<u8> {
+    let terms = Terms { policies: opening().policies, ..terms(name, &[2, 3]) };
+    let fields = (terms, hosting(1), TimeMs(NOW + 60_000));
+    [vec![8], borsh::to_vec(&fields).unwrap()].concat()
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 /// Whether anything in the beacon's state has these bytes in it.
 fn holds(beacon: &Beacon, bytes: &[u8]) -> bool {
-    beacon.state.values().any(|value| value.windows(bytes.len()).any(|part| part == bytes))
+    beacon.state.values().any(|value| has(value, bytes))
 }
 
 #[test]
@@ -56,16 +71,28 @@ fn the_beacon_founds_a_channel_on_a_promise_and_has_nothing_of_what_it_is_to_go_
     let foundation = beacon.read(registry::foundations).remove(0);
     let kept: Charter = borsh::from_slice(&foundation.charter).unwrap();
     assert_eq!(kept.promise, Some(promise().hash));
-    assert!(!foundation.charter.windows(8).any(|part| part == [0xcc; 8]), "copies stay where they are forgotten");
+    assert!(!has(&foundation.charter, &[0xcc; 8]), "copies stay where they are forgotten");
     // Whoever lost what it had read finds its copy until the deadline.
     let founding = beacon.read(channels::foundings).remove(0);
     assert_eq!((founding.phase, founding.promise), (Phase::Running, Some(promise())));
 
-    // The same search finds what is stated in the clear.
-    let open = Terms { policies: Subject::ALL.map(|subject| (subject, wanted())).to_vec(), ..terms("coal", &[2]) };
-    let open = BeaconCommand::ProposeChannel { terms: open, hosting: hosting(1), until_ms: TimeMs(NOW + 60_000) };
-    beacon.run(1, &open).unwrap();
-    assert!(holds(&beacon, &secret));
+    // The same search finds what is stated in the clear, and that the beacon does not take.
+    assert!(has(&stated("coal"), &secret));
+    assert_eq!(beacon.run_bytes(1, stated("coal")), Err(Reject::Malformed.into()));
+    assert!(!holds(&beacon, &secret));
+}
+
+#[test]
+fn the_number_that_stated_policies_in_the_clear_means_no_command() {
+    assert!(borsh::from_slice::<BeaconCommand>(&stated("coal")).is_err());
+    let mut beacon = Beacon::new();
+    assert_eq!(beacon.run_bytes(1, stated("coal")), Err(Reject::Malformed.into()));
+    assert!(beacon.read(channels::foundings).is_empty());
+    // Signed and handed over in the same way, a promise is a command, and one with these policies beside it is refused as such.
+    let beside = borsh::to_vec(&propose("coal", opening().policies, promise())).unwrap();
+    assert_eq!(refused_by(beacon.run_bytes(1, beside)), ChannelReject::PromiseForm);
+    let sealed = borsh::to_vec(&propose("coal", first_policies(), promise())).unwrap();
+    assert!(beacon.run_bytes(1, sealed).is_ok());
 }
 
 #[test]
@@ -75,7 +102,7 @@ fn a_promise_out_of_form_is_refused() {
     for (policies, promise) in [
         (first_policies(), without),
         (first_policies(), Promise { version: 9, ..promise() }),
-        (Subject::ALL.map(|subject| (subject, wanted())).to_vec(), promise()),
+        (opening().policies, promise()),
     ] {
         let refused = refused_by(beacon.run(1, &propose("steel", policies, promise)));
         assert_eq!(refused, ChannelReject::PromiseForm);

@@ -141,7 +141,7 @@ fn what_could_not_be_satisfied_waits_until_it_can() {
     assert_eq!(goes_by(&world), [only(3)]);
 }
 
-/// The beacon takes policies in the clear that name somebody who has not joined, as long as the founders can satisfy them.
+/// As terms that state policies may, as long as the founders can satisfy them.
 #[test]
 fn an_opening_may_name_who_has_not_joined_or_has_left() {
     let wanted = opening(&rule(Quorum::Any, &[only(1), only(3)]));

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Phases;
 use super::bench::{OPENING, Paid, Plan, Report, Run};
-use super::channels::{Delegate, decide, delivered, found, running};
+use super::channels::{Delegate, decide, delivered, found};
 use super::drive::{Driven, drive};
 use super::latency::{Latencies, Percentiles};
 use super::sign::Party;
@@ -122,7 +122,7 @@ pub async fn bench_channels(
     Ok(report)
 }
 
-/// Founds so many channels of these organisations, and waits until all of them run and know each other.
+/// Founds so many channels of these organisations. All of them run and know each other then.
 async fn found_all(
     client: &Client,
     members: &[&Delegate],
@@ -132,9 +132,7 @@ async fn found_all(
     let bar = output.bar(count.into(), "founding channels");
     let mut channels = Vec::new();
     for number in 1..=count {
-        let channel = found(&format!("bench-{number}"), members).await?;
-        running(client, channel).await?;
-        channels.push(channel);
+        channels.push(Box::pin(found(client, &format!("bench-{number}"), members)).await?);
         bar.inc(1);
     }
     delivered(client).await?;

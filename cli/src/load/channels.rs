@@ -1,18 +1,21 @@
 //! Organisations that found channels and govern them: what their admins would send, with the keys and
 //! certificates in the folder of a local cluster.
 //!
-//! Owns the way of a channel from its proposal until every member's node runs it, and the counting of
-//! approvals up to the last. Knows nothing of load.
+//! Owns the way of a channel from its proposal until every member's node runs it and it goes by what its founders
+//! agree on, and the counting of approvals up to the last. Knows nothing of load.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use beacon::{BeaconCommand, CommandOutcome, Phase};
+use channel::opening::first_policies;
 use channel::{
-    Change, Command, Engine, FoundingAct, Hosting, Outcome, Policy, ProposalState, Quorum, Role, Subject, Terms,
+    Change, ChannelReject, Command, Engine, FoundingAct, Hosting, Opening, Outcome, Policy, Promise, ProposalState,
+    Quorum, Role, Subject, Terms,
 };
 use client::{ChannelFate, Client, CommandFate, Profile};
 use ledger::genesis::Genesis;
-use ledger::{Committee, GroupId, JobId, NodeId, OrgId, SecretKey, TimeMs};
+use ledger::{GroupId, JobId, NodeId, OrgId, PublicKey, Reject, SecretKey, TimeMs};
 use proto::v1;
 
 use super::agree::committees;
@@ -123,15 +126,18 @@ pub(super) fn ahead(within: Duration) -> TimeMs {
 }
 
 /// Founds a channel of these organisations, each with its first node: the first one proposes, all approve,
-/// and what it does later takes a majority of their admins. Returns when the beacon has founded it;
-/// [`running`] waits until it runs.
+/// and what it does later takes a majority of their admins. The beacon has a hash of that alone; the channel is given
+/// it as soon as every member's node runs it, and goes by it when this returns.
 ///
 /// # Errors
-/// What the beacon refuses; `channel_not_founded` when all have approved and it is not there.
-pub async fn found(name: &str, members: &[&Delegate]) -> Result<GroupId, CliError> {
+/// What the beacon or the channel refuses; `channel_not_founded` when all have approved and it is not there;
+/// `not_in_time`; what a router says.
+pub async fn found(client: &Client, name: &str, members: &[&Delegate]) -> Result<GroupId, CliError> {
     let nobody = || CliError::usage("org", "a channel needs an organisation", "name one");
     let (proposer, others) = members.split_first().ok_or_else(nobody)?;
     let majority = Policy::members(Quorum::Majority, Role::Admin);
+    let opening = Opening::new(random()?, Subject::ALL.map(|subject| (subject, majority.clone())).to_vec());
+    let promise = promise(proposer, members, &opening).await?;
     let mut invited: Vec<OrgId> = others.iter().map(|other| other.id).collect();
     invited.sort_unstable();
     let terms = Terms {
@@ -139,27 +145,66 @@ pub async fn found(name: &str, members: &[&Delegate]) -> Result<GroupId, CliErro
         invited,
         engine: Engine::Raft,
         founding: Policy::members(Quorum::All, Role::Admin),
-        policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
+        policies: first_policies(),
     };
-    let until_ms = ahead(DECIDED_WITHIN);
-    let propose = BeaconCommand::ProposeChannel { terms, hosting: proposer.hosting(), until_ms };
+    let (hosting, until_ms) = (proposer.hosting(), ahead(DECIDED_WITHIN));
+    let propose = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms };
     let mut fate = proposer.beacon(&propose).await?.founding;
     for other in others {
         let Some(founding) = fate else { break };
         let act = FoundingAct::Approve(other.hosting());
         fate = other.beacon(&BeaconCommand::ActOnChannel { founding: founding.id, act }).await?.founding;
     }
-    fate.and_then(|founding| founding.channel).ok_or_else(|| {
+    let channel = fate.and_then(|founding| founding.channel).ok_or_else(|| {
         let cause = format!("all have approved the channel {name}, and it is not founded");
         CliError::new("channel_not_founded", cause, "see 'seamark channel ls'")
+    })?;
+    Box::pin(running(client, channel)).await?;
+    Box::pin(open(proposer, channel, &opening)).await?;
+    Ok(channel)
+}
+
+/// What the proposer promises in place of policies: a hash of the opening, and copies of it that the admins of these
+/// members can read.
+///
+/// # Errors
+/// `channel_org_unknown` where the registry has no key for one of them; what a router says.
+async fn promise(proposer: &Delegate, members: &[&Delegate], opening: &Opening) -> Result<Promise, CliError> {
+    let known = proposer.client.admins().await?;
+    let reader = |member: &&Delegate| match known.get(&member.id) {
+        Some(key) => Ok((member.id, *key)),
+        None => {
+            let cause = format!("the registry has no organisation {}", member.name);
+            Err(CliError::new(ChannelReject::OrgUnknown.code(), cause, ChannelReject::OrgUnknown.fix()))
+        }
+    };
+    let readers = members.iter().map(reader).collect::<Result<BTreeMap<OrgId, PublicKey>, CliError>>()?;
+    Ok(client::opening::seal(&proposer.client.cluster_id(), proposer.id, opening, &readers)?)
+}
+
+/// Gives a channel what its founders have agreed on. The organisation's router may hear of the channel later than others.
+///
+/// # Errors
+/// `not_in_time`; what the channel refuses; what a router says.
+async fn open(by: &Delegate, channel: GroupId, opening: &Opening) -> Result<(), CliError> {
+    let command = Command::Open { opening: opening.clone() };
+    until(&format!("{channel} goes by what its founders agree on"), RUNS_WITHIN, async || {
+        match by.act(channel, &command).await {
+            Ok(_) => Ok(Some(())),
+            // An answer got lost, and it was taken.
+            Err(error) if error.code == ChannelReject::PromiseKept.code() => Ok(Some(())),
+            Err(error) if error.code == Reject::UnknownGroup.code() => Ok(None),
+            Err(error) => Err(error),
+        }
     })
+    .await
 }
 
 /// Waits until every seat of a channel runs it, one of them leads, and all have taken its first mail.
 ///
 /// # Errors
 /// `not_in_time`; what a router says.
-pub async fn running(client: &Client, channel: GroupId) -> Result<Committee, CliError> {
+async fn running(client: &Client, channel: GroupId) -> Result<(), CliError> {
     until(&format!("every member's node runs {channel}"), RUNS_WITHIN, async || {
         let known = committees(client).await?.into_iter().find(|committee| committee.group == channel);
         let Some(committee) = known else { return Ok(None) };
@@ -169,7 +214,7 @@ pub async fn running(client: &Client, channel: GroupId) -> Result<Committee, Cli
             let begun = line.replicas.iter().all(|one| one.height > Some(0) && one.stopped.is_empty());
             line.leader.is_some() && begun
         });
-        Ok(runs.then_some(committee))
+        Ok(runs.then_some(()))
     })
     .await
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::agree::{agree, committees};
 use super::bench::OPENING;
-use super::channels::{Delegate, ahead, decide, delivered, found, invite, leader, replica, running};
+use super::channels::{Delegate, ahead, decide, delivered, found, invite, leader, replica};
 use super::checked::all_checked;
 use super::drive::drive;
 use super::latency::Percentiles;
@@ -165,8 +165,7 @@ pub async fn bench_join(
         let cause = "nobody is there who could join: three organisations found the channel";
         CliError::usage("bench_join", cause, "use a cluster of four organisations")
     })?;
-    let channel = found("bench-join", &founders).await?;
-    running(client, channel).await?;
+    let channel = Box::pin(found(client, "bench-join", &founders)).await?;
     delivered(client).await?;
     phases.end("found the channel");
 

@@ -1,12 +1,13 @@
 //! A cluster in memory for tests of the composed machine: a beacon, two shards, and channels that are
 //! founded through the beacon. Every group executes real blocks; mail travels as certified bundles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::command::{BeaconCommand, SignedCommand};
 use bytes::Bytes;
+use channel::opening::{PROMISE_VERSION, first_policies};
 use channel::policy::Item;
-use channel::{Change, Engine, FoundingAct, Hosting, Policy, Quorum, Role, Subject, Terms};
+use channel::{Change, Engine, FoundingAct, Hosting, Policy, Promise, Quorum, Role, SealedOpening, Subject, Terms};
 use consensus::port::AppliedState;
 use cross_shard::stream::{self, StreamLeaf};
 use cross_shard::{AckProof, Bundle, InCursor};
@@ -308,23 +309,42 @@ impl Consortium {
             invited: invited.iter().copied().map(OrgId).collect(),
             engine: Engine::Raft,
             founding: Policy::members(Quorum::All, Role::Admin),
-            policies: Subject::ALL.map(|subject| (subject, majority())).to_vec(),
+            policies: first_policies(),
         }
+    }
+
+    /// What the founders of every channel here agree on without the beacon: a majority for everything.
+    pub fn agreed() -> channel::Opening {
+        channel::Opening::new([7; 32], Subject::ALL.map(|subject| (subject, majority())).to_vec())
+    }
+
+    /// What this organisation sends to propose a channel that promises that. Nobody opens the copies here, so there is nothing
+    /// in them.
+    pub fn proposal(&self, name: &str, by: u16, invited: &[u16]) -> BeaconCommand {
+        let named: BTreeSet<u16> = invited.iter().copied().chain([by]).collect();
+        let keys = named.into_iter().map(|org| (OrgId(org), [0; 48])).collect();
+        let sealed = SealedOpening { sender: admin(by).public(), keys, body: vec![0; 528] };
+        let promise = Promise { version: PROMISE_VERSION, hash: Self::agreed().hash(), sealed };
+        let (terms, until_ms) = (Self::terms(name, invited), TimeMs(self.now + HOUR));
+        BeaconCommand::ProposeSealedChannel { terms, promise, hosting: Self::hosting(by), until_ms }
     }
 
     pub fn hosting(org: u16) -> Hosting {
         Hosting { nodes: vec![node_of(org, 3)], anchors: vec![node_of(org, 3)] }
     }
 
-    /// Founds a channel by its members' commands and starts its group.
+    /// Founds a channel by its members' commands, starts its group, and gives it what was promised.
     pub fn found(&mut self, name: &str, orgs: &[u16]) -> GroupId {
-        let (terms, until_ms) = (Self::terms(name, &orgs[1..]), TimeMs(self.now + HOUR));
-        self.found_by(name, orgs, &BeaconCommand::ProposeChannel { terms, hosting: Self::hosting(orgs[0]), until_ms })
+        let group = self.start(name, orgs);
+        let opening = Self::agreed();
+        assert_eq!(self.govern(group, orgs[0], &channel::Command::Open { opening }), Ok(channel::Outcome::Done));
+        group
     }
 
-    /// The same, by what the first of them sends.
-    pub fn found_by(&mut self, name: &str, orgs: &[u16], propose: &BeaconCommand) -> GroupId {
-        assert_eq!(self.beacon(orgs[0], propose), CommandOutcome::Registered);
+    /// The same up to its start: what was promised waits.
+    pub fn start(&mut self, name: &str, orgs: &[u16]) -> GroupId {
+        let propose = self.proposal(name, orgs[0], &orgs[1..]);
+        assert_eq!(self.beacon(orgs[0], &propose), CommandOutcome::Registered);
         let all = self.chain(GroupId::BEACON).read(beacon::channels::foundings);
         let founding = all.iter().find(|founding| founding.terms.name == name).expect("it is kept").id;
         for org in &orgs[1..] {

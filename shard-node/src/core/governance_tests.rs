@@ -1,8 +1,7 @@
 use beacon::command::BeaconCommand;
-use channel::opening::{PROMISE_VERSION, first_policies};
+use channel::opening::first_policies;
 use channel::{
-    Change, ChannelReject, Command as Act, Engine, Opening, Outcome as Said, Phase, Policy, Promise, ProposalState,
-    Quorum, Role, SealedOpening, Subject, Terms,
+    Change, ChannelReject, Command as Act, Engine, Opening, Outcome as Said, Phase, ProposalState, Role, Subject,
 };
 use cross_shard::notice::{AnchorsUpdate, ChannelStatus};
 use ledger::ids::{AssetId, LedgerId};
@@ -10,7 +9,7 @@ use ledger::{Move, Outcome, SecretKey, SignedTx};
 
 use super::*;
 use crate::core::consortium::{
-    Consortium, HOUR, SHARDS, address, admin, clear, client, node_info, node_key, node_of, only, org_info,
+    Consortium, HOUR, SHARDS, address, admin, clear, client, majority, node_info, node_key, node_of, only, org_info,
 };
 use crate::core::entry::Command;
 use crate::core::machine::CommandOutcome;
@@ -65,8 +64,7 @@ fn names_are_given_once_and_terms_are_judged_by_the_registry() {
     let mut world = Consortium::new();
     world.found("steel", &[1, 2, 3]);
     let mut refused = |name: &str, invited: &[u16], by: u16| {
-        let (terms, until_ms) = (Consortium::terms(name, invited), TimeMs(world.now + HOUR));
-        let propose = BeaconCommand::ProposeChannel { terms, hosting: Consortium::hosting(by), until_ms };
+        let propose = world.proposal(name, by, invited);
         world.beacon(by, &propose)
     };
     for (name, invited) in [("steel", vec![2]), ("x", vec![9]), ("x", vec![1]), ("x", vec![2, 2])] {
@@ -78,15 +76,8 @@ fn names_are_given_once_and_terms_are_judged_by_the_registry() {
 #[test]
 fn a_channel_goes_by_what_was_promised_from_the_block_that_brings_the_opening() {
     let mut world = Consortium::new();
-    let wanted = Policy::members(Quorum::Majority, Role::Admin);
-    let opening = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, wanted.clone())).to_vec());
-    let keys = [1, 2, 3].map(|org| (OrgId(org), [0; 48])).to_vec();
-    let sealed = SealedOpening { sender: admin(1).public(), keys, body: vec![0; 528] };
-    let promise = Promise { version: PROMISE_VERSION, hash: opening.hash(), sealed };
-    let terms = Terms { policies: first_policies(), ..Consortium::terms("steel", &[2, 3]) };
-    let (hosting, until_ms) = (Consortium::hosting(1), TimeMs(world.now + HOUR));
-    let propose = BeaconCommand::ProposeSealedChannel { terms, promise, hosting, until_ms };
-    let group = world.found_by("steel", &[1, 2, 3], &propose);
+    let opening = Consortium::agreed();
+    let group = world.start("steel", &[1, 2, 3]);
     world.settle();
     let of = |world: &Consortium| world.chain(group).read(|view| state::policy(view, Subject::Freeze));
     assert_eq!(of(&world), first_policies().into_iter().map(|(_, policy)| policy).next());
@@ -99,7 +90,7 @@ fn a_channel_goes_by_what_was_promised_from_the_block_that_brings_the_opening() 
     assert_eq!(world.govern(group, 2, &Act::Open { opening: other }), Err(ChannelReject::OpeningWrong));
     let open_it = Act::Open { opening };
     assert_eq!(world.govern(group, 2, &open_it), Ok(Said::Done));
-    assert_eq!(of(&world), Some(wanted));
+    assert_eq!(of(&world), Some(majority()));
     assert_eq!(world.govern(group, 3, &open_it), Err(ChannelReject::PromiseKept));
     assert_eq!(world.govern(group, 3, &Act::Settle { proposal: id }), open(ProposalState::Applied), "two are enough");
 }

@@ -1,7 +1,8 @@
 //! Organisations that found channels and govern them: what their admins would send, over routers of their own.
 
 use beacon::{BeaconCommand, SignedCommand};
-use channel::{Change, Command, FoundingAct, Hosting, Outcome, Policy, Quorum, Role, Subject, Terms};
+use channel::opening::first_policies;
+use channel::{Change, Command, FoundingAct, Hosting, Opening, Outcome, Policy, Quorum, Role, Subject, Terms};
 use client::{Client, ClientError, CommandFate, FoundingFate};
 use ledger::{AssetId, Committee, Engine, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
 
@@ -57,6 +58,15 @@ impl<'a> Consortium<'a> {
         self.client(org).command(signed.encode()).await
     }
 
+    /// Hands over to the beacon what an organisation's admin has signed, be it a command or not.
+    pub async fn beacon_bytes(&self, org: OrgId, command: Vec<u8>) -> Result<CommandFate, ClientError> {
+        let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
+        let any = SignedCommand::sign(&id, &BeaconCommand::Rebalance, org, self.salt(), until, &self.key(org));
+        let mut signed = SignedCommand { command, ..any };
+        signed.signature = self.key(org).sign(&signed.digest(&id));
+        self.client(org).command(signed.encode()).await
+    }
+
     /// Has a channel execute an organisation's command.
     pub async fn act(&self, channel: GroupId, org: OrgId, command: &Command) -> Result<Outcome, ClientError> {
         let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
@@ -74,7 +84,8 @@ impl<'a> Consortium<'a> {
         self.found_with(engine, name, hosts, |nodes| nodes[..1].to_vec()).await
     }
 
-    /// As [`Consortium::found_by`], with these of each organisation's nodes as its anchors.
+    /// As [`Consortium::found_by`], with these of each organisation's nodes as its anchors. The channel goes by what was
+    /// promised when this returns.
     pub async fn found_with(
         &self,
         engine: Engine,
@@ -82,7 +93,7 @@ impl<'a> Consortium<'a> {
         hosts: &[(OrgId, &[NodeId])],
         anchors: impl Fn(&[NodeId]) -> Vec<NodeId>,
     ) -> GroupId {
-        let channel = self.decide_founding(engine, name, hosts, anchors).await;
+        let (channel, opening) = self.decide_founding(engine, name, hosts, anchors).await;
         // Routers hear of it from the beacon, each in its own time.
         for (org, _) in hosts {
             let client = self.client(*org);
@@ -95,30 +106,35 @@ impl<'a> Consortium<'a> {
             // Its nodes fetch how it began, and start it, when they have heard of it.
             eventually("the channel answers its members", async || client.governance(channel).await).await;
         }
+        assert_eq!(self.act(channel, hosts[0].0, &Command::Open { opening }).await.unwrap(), Outcome::Done);
         channel
     }
 
     /// As [`Consortium::found_with`], without waiting for the channel: its first step takes all of its nodes, of which one
-    /// may be down.
+    /// may be down. Returns with it what was promised, which nobody has given it yet.
     pub async fn decide_founding(
         &self,
         engine: Engine,
         name: &str,
         hosts: &[(OrgId, &[NodeId])],
         anchors: impl Fn(&[NodeId]) -> Vec<NodeId>,
-    ) -> GroupId {
+    ) -> (GroupId, Opening) {
         let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: anchors(nodes) };
         let majority = Policy::members(Quorum::Majority, Role::Admin);
+        let opening = Opening::new([7; 32], Subject::ALL.map(|subject| (subject, majority.clone())).to_vec());
+        let (proposer, nodes) = hosts[0];
+        let admins = self.client(proposer).admins().await.unwrap();
+        let readers = hosts.iter().map(|(org, _)| (*org, admins[org])).collect();
+        let promise = client::opening::seal(&self.cluster.genesis.cluster_id(), proposer, &opening, &readers).unwrap();
         let terms = Terms {
             name: name.to_owned(),
             invited: hosts[1..].iter().map(|(org, _)| *org).collect(),
             engine,
             founding: Policy::members(Quorum::All, Role::Admin),
-            policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
+            policies: first_policies(),
         };
-        let (proposer, nodes) = hosts[0];
-        let until_ms = TimeMs(now_ms() + 10 * WITHIN_MS);
-        let propose = BeaconCommand::ProposeChannel { terms, hosting: hosting(nodes), until_ms };
+        let (brings, until_ms) = (hosting(nodes), TimeMs(now_ms() + 10 * WITHIN_MS));
+        let propose = BeaconCommand::ProposeSealedChannel { terms, promise, hosting: brings, until_ms };
         let mut last = self.beacon(proposer, &propose).await.unwrap().founding.unwrap();
         for (org, nodes) in &hosts[1..] {
             assert_eq!(last.channel, None, "it is founded once all have approved");
@@ -127,7 +143,7 @@ impl<'a> Consortium<'a> {
             last = self.beacon(*org, &command).await.unwrap().founding.unwrap();
         }
         let FoundingFate { channel, abandoned: false, .. } = last else { panic!("{last:?}") };
-        channel.expect("the last approval founds it")
+        (channel.expect("the last approval founds it"), opening)
     }
 
     /// Proposes a change; these organisations approve it, the last one so that it is in force.

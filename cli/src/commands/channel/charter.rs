@@ -42,7 +42,7 @@ struct Report {
     founding: String,
     name: String,
     state: &'static str,
-    /// The hash that was promised; none where the policies are in the founding itself.
+    /// The hash that was promised; none where the policies are in the founding itself, as earlier builds could have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     promised: Option<String>,
     policies: Vec<PolicyLine>,
@@ -108,7 +108,7 @@ pub(super) fn read(
 }
 
 /// Refuses an approval that would found a channel whose founders could not satisfy what they agreed on: every change in it
-/// would take all of them until others have joined. The beacon waits for those where it knows the policies.
+/// would take all of them until others have joined. The beacon cannot see that.
 pub(super) fn enough(opening: &Opening, founders: &BTreeSet<OrgId>, orgs: &Orgs) -> Result<(), CliError> {
     opening.check_founders(founders).map_err(|refusal| {
         let names = founders.iter().map(|org| orgs.name(*org)).collect::<Vec<_>>().join(", ");
