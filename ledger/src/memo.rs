@@ -79,8 +79,13 @@ fn recalled<K: std::hash::Hash + Eq, V: Clone>(
 ) -> V {
     let Some(memory) = MEMORY.with_borrow(Clone::clone) else { return compute() };
     let key = key();
-    if let Some(known) = map(&mut *memory.memo()).get(&key) {
-        return known.clone();
+    let known = {
+        let mut guard = memory.memo();
+        let memo: &mut Memo = &mut guard;
+        map(memo).get(&key).cloned()
+    };
+    if let Some(known) = known {
+        return known;
     }
     let value = compute();
     let mut guard = memory.memo();
