@@ -48,6 +48,13 @@ impl Output {
         Ok(())
     }
 
+    /// Prints a part of the text that is ready before the rest. Who asked for JSON is given all of it as one object later.
+    pub fn part(self, text: impl AsRef<str>) {
+        if !self.json {
+            print_line(text.as_ref());
+        }
+    }
+
     /// Says something to people that is not the result.
     pub fn remark(self, text: impl AsRef<str>) {
         let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());

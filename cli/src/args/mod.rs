@@ -777,6 +777,8 @@ mod tests {
         for wrong in [
             "sim --seed 1 --seeds 2",
             "sim --cross 10",
+            "sim --scale --local-every 0",
+            "sim --local-every 4",
             "sim --scale --seeds 2",
             "sim --scale --shards 1025",
             "bench --constants --join",

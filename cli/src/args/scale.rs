@@ -20,6 +20,9 @@ pub struct SimScale {
     /// Skew of the accounts within each shard: exponent of a Zipf distribution; 0 is none
     #[arg(long, value_name = "S", requires = "scale", default_value_t = 1.0)]
     pub zipf: f64,
+    /// Of so many payments within a shard one is executed, and the others cost as much: faster, and the same study
+    #[arg(long, value_name = "N", requires = "scale", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub local_every: u32,
     /// Clients of each shard, each with one payment under way
     #[arg(long, value_name = "N", requires = "scale", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub clients: u32,

@@ -49,6 +49,9 @@ pub struct Study {
     pub cross_pct: u8,
     /// Skew of the accounts within a shard: exponent of a Zipf distribution.
     pub zipf: f64,
+    /// Of so many payments within a shard one is executed; the others have their place and their costs, and change no
+    /// balance. Those to other shards are all executed. What a study says of its time does not depend on it.
+    pub local_every: u32,
     /// Accounts of each shard.
     pub accounts: u32,
     /// Clients of each shard: each has one payment under way.
@@ -80,6 +83,7 @@ impl Default for Study {
             replicas: 5,
             cross_pct: 10,
             zipf: 1.0,
+            local_every: 1,
             accounts: 256,
             clients: 256,
             cores_milli: 1_000,
@@ -92,6 +96,17 @@ impl Default for Study {
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Modelled milliseconds that are over.
+    pub modelled_ms: u64,
+    /// Modelled milliseconds that the run takes.
+    pub whole_ms: u64,
+    /// Payments with a receipt so far, those before the measurement included.
+    pub payments: u64,
 }
 
 /// When what happens in a run.
@@ -138,11 +153,30 @@ impl Study {
     /// # Errors
     /// A text when there is no such cluster, when a driver raises an alarm, or when value is missing.
     pub fn run(&self, shards: u32, constants: &Constants) -> Result<Row, String> {
-        self.play(shards, constants, false).map(|(row, _)| row)
+        self.run_watched(shards, constants, &mut |_| ())
     }
 
-    /// As [`Study::run`]; with `record`, groups keep what they have executed.
-    fn play(&self, shards: u32, constants: &Constants, record: bool) -> Result<(Row, Finished), String> {
+    /// As [`Study::run`]; `watch` is told of each step of modelled time.
+    ///
+    /// # Errors
+    /// As [`Study::run`].
+    pub fn run_watched(
+        &self,
+        shards: u32,
+        constants: &Constants,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Row, String> {
+        self.play(shards, constants, false, watch).map(|(row, _)| row)
+    }
+
+    /// As [`Study::run_watched`]; with `record`, groups keep what they have executed.
+    fn play(
+        &self,
+        shards: u32,
+        constants: &Constants,
+        record: bool,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<(Row, Finished), String> {
         let shape = Shape {
             shards,
             nodes: self.nodes_for(shards),
@@ -151,8 +185,8 @@ impl Study {
             verify: self.verify,
             seed: self.seed,
         };
-        if self.cores_milli == 0 || self.measure_ms == 0 || shards == 0 {
-            return Err("a study needs processors, a shard, and time".to_owned());
+        if self.cores_milli == 0 || self.measure_ms == 0 || shards == 0 || self.local_every == 0 {
+            return Err("a study needs processors, a shard, time, and payments that are executed".to_owned());
         }
         let times = self.times(shards);
         let directory = Arc::new(Directory::new(&shape)?);
@@ -167,7 +201,7 @@ impl Study {
         });
         let groups = self.groups(&setting)?;
         let step = self.latencies.shortest();
-        let mut outcome = world::run(groups, shape.nodes as usize, step, times, self.threads)?;
+        let mut outcome = world::run(groups, shape.nodes as usize, step, times, self.threads, watch)?;
         let (mut sum, mut beacon, mut heads) = (Stats::default(), Stats::default(), Vec::new());
         for group in &mut outcome.groups {
             heads.push(group.root().1);
@@ -190,7 +224,10 @@ impl Study {
             let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.0;
             let clients = match id {
                 GroupId::BEACON => None,
-                _ => Some(Clients::new(Arc::clone(directory), id, self.cross_pct, self.zipf, !seed)?),
+                _ => {
+                    let directory = Arc::clone(directory);
+                    Some(Clients::new(directory, id, self.cross_pct, self.local_every, self.zipf, !seed)?)
+                }
             };
             Group::new(id, Arc::clone(setting), directory.beginning(id, &shared)?, clients, seed)
         };

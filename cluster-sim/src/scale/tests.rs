@@ -34,6 +34,7 @@ fn small() -> Study {
         replicas: 3,
         cross_pct: 25,
         zipf: 0.8,
+        local_every: 1,
         accounts: 16,
         clients: 8,
         warm_up_ms: 50,
@@ -91,6 +92,52 @@ fn processors_bound_what_is_done() {
     assert!(fast.per_s > 3.0 * slow.per_s, "{fast:?}");
 }
 
+/// With the seed and the constants the same, what is said of time is the same, down to each draw: only the state differs,
+/// and with it the headers.
+#[test]
+fn payments_that_are_only_counted_change_nothing_but_balances() {
+    for verify in [VerifyMode::Every, VerifyMode::Ingest] {
+        let study = Study { verify, measure_ms: 300, ..small() };
+        for shards in [1, 4] {
+            let all = study.run(shards, &CONSTANTS).unwrap();
+            assert!(all.payments > 0);
+            for local_every in [2, 16, u32::MAX] {
+                let some = Study { local_every, ..study.clone() }.run(shards, &CONSTANTS).unwrap();
+                assert_ne!(some.digest, all.digest, "{shards} shards, one of {local_every}");
+                assert_eq!(Row { digest: all.digest.clone(), ..some }, all, "{shards} shards, one of {local_every}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_those_that_are_only_counted_nothing_is_executed_or_kept() {
+    let study = Study { local_every: u32::MAX, measure_ms: 200, drain_ms: 1_000, ..small() };
+    let (row, finished) = study.play(4, &CONSTANTS, true, &mut |_| ()).unwrap();
+    let executed: usize = finished.groups.iter().map(|group| group.executed.len()).sum();
+    let paid: u64 = finished.groups.iter().map(|group| group.paid).sum();
+    assert!(executed as u64 >= row.crossing && row.crossing > 0, "all that cross are: {executed}, {row:?}");
+    assert!(paid > 3 * executed as u64 && paid >= row.payments, "and no others: {paid}, {executed}");
+    for group in &finished.groups {
+        assert_eq!(group.under_way(), 0, "{}: all that was sent has come to its end", group.id);
+        let receipts = group.state.keys().filter(|key| key.first() == Some(&schema::RECEIPT)).count();
+        assert_eq!(receipts, 0, "{}: nobody pays twice", group.id);
+    }
+}
+
+#[test]
+fn whoever_watches_sees_the_time_pass() {
+    let study = Study { measure_ms: 50, ..small() };
+    let mut seen: Vec<Progress> = Vec::new();
+    let watched = study.run_watched(2, &CONSTANTS, &mut |progress| seen.push(progress)).unwrap();
+    assert_eq!(watched, study.run(2, &CONSTANTS).unwrap());
+    assert!(seen.windows(2).all(|pair| pair[0].modelled_ms <= pair[1].modelled_ms));
+    assert!(seen.windows(2).all(|pair| pair[0].payments <= pair[1].payments));
+    let last = seen.last().unwrap();
+    assert_eq!(last.modelled_ms, last.whole_ms);
+    assert!(last.payments >= watched.payments && watched.payments > 0, "{last:?}, {watched:?}");
+}
+
 /// The balances of all accounts, by what one group that owns all of them comes to with these payments.
 fn alone(finished: &Finished, payments: &[Bytes]) -> Vec<Vec<(ledger::AssetId, Balance)>> {
     let directory = &finished.directory;
@@ -122,7 +169,7 @@ fn alone(finished: &Finished, payments: &[Bytes]) -> Vec<Vec<(ledger::AssetId, B
 #[test]
 fn shards_come_to_what_one_group_would_come_to() {
     let study = Study { measure_ms: 200, drain_ms: 1_000, ..small() };
-    let (row, finished) = study.play(4, &CONSTANTS, true).unwrap();
+    let (row, finished) = study.play(4, &CONSTANTS, true, &mut |_| ()).unwrap();
     assert!(row.crossing > 0);
     let mut payments = Vec::new();
     for group in &finished.groups {
@@ -147,7 +194,7 @@ fn shards_come_to_what_one_group_would_come_to() {
 #[test]
 fn among_many_shards_mail_waits_and_comes() {
     let study = Study { shards: 20, nodes: 60, accounts: 4, clients: 8, measure_ms: 200, drain_ms: 2_000, ..small() };
-    let (row, finished) = study.play(20, &CONSTANTS, false).unwrap();
+    let (row, finished) = study.play(20, &CONSTANTS, false, &mut |_| ()).unwrap();
     assert_eq!((row.refused, row.ignored), (0, 0), "{row:?}");
     assert!(row.crossing > 100, "{row:?}");
     let wait_ms = credits_wait_ms(21) as f64;
@@ -160,7 +207,7 @@ fn among_many_shards_mail_waits_and_comes() {
 
 #[test]
 fn value_that_is_missing_is_noticed() {
-    let (_, mut finished) = Study { measure_ms: 50, ..small() }.play(2, &CONSTANTS, false).unwrap();
+    let (_, mut finished) = Study { measure_ms: 50, ..small() }.play(2, &CONSTANTS, false, &mut |_| ()).unwrap();
     assert_eq!(finished.check_value(), Ok(()));
     let address = finished.directory.accounts[1][0].address;
     let asset = finished.directory.asset.id;
@@ -189,6 +236,7 @@ fn what_is_compared() {
         Study { replicas: 0, ..study.clone() },
         Study { nodes: 5_000, ..study.clone() },
         Study { zipf: -1.0, ..study.clone() },
+        Study { local_every: 0, ..study.clone() },
         Study { accounts: 0, ..study.clone() },
     ] {
         assert!(wrong.run(4, &CONSTANTS).is_err(), "{wrong:?}");

@@ -10,11 +10,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use ledger::ids::GroupId;
-use ledger::memo::remembering;
+use ledger::memo::{Memory, remembering_in};
 
-use crate::scale::Times;
 use crate::scale::group::{Group, Letter};
-use crate::scale::model::Ns;
+use crate::scale::model::{MS, Ns};
+use crate::scale::{Progress, Times};
 
 /// One step, for the groups of one thread.
 struct Turn {
@@ -30,6 +30,8 @@ struct Done {
     letters: Vec<Letter>,
     /// Node, what a group has used of it, and from when on it is free for that group.
     used: Vec<(usize, Ns, Ns)>,
+    /// Payments of its groups with a receipt since the beginning.
+    paid: u64,
     fault: Option<String>,
 }
 
@@ -40,11 +42,21 @@ pub(super) struct Outcome {
     pub(super) used: Vec<Ns>,
 }
 
-/// Runs all groups to the end of the run. They come back in the order of their ids.
+/// Runs all groups to the end of the run, and tells `watch` of each step. They come back in the order of their ids.
+///
+/// The threads have one memory of signatures: what one of them has signed none checks.
 ///
 /// # Errors
 /// What a group or its driver found wrong; nothing may be.
-pub(super) fn run(groups: Vec<Group>, nodes: usize, step: Ns, times: Times, threads: usize) -> Result<Outcome, String> {
+pub(super) fn run(
+    groups: Vec<Group>,
+    nodes: usize,
+    step: Ns,
+    times: Times,
+    threads: usize,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Outcome, String> {
+    let signatures = Memory::default();
     let threads = threads.clamp(1, groups.len().max(1));
     let mut places = BTreeMap::new();
     let mut shares: Vec<Vec<Group>> = (0..threads).map(|_| Vec::new()).collect();
@@ -58,13 +70,14 @@ pub(super) fn run(groups: Vec<Group>, nodes: usize, step: Ns, times: Times, thre
             .into_iter()
             .map(|groups| {
                 let ((turns, next), (done, results)) = (channel::<Turn>(), channel::<Done>());
-                let worker = scope.spawn(move || remembering(|| work(groups, &next, &done)));
+                let memory = signatures.clone();
+                let worker = scope.spawn(move || remembering_in(&memory, || work(groups, &next, &done)));
                 (turns, results, worker)
             })
             .collect();
         let mut used = vec![0; nodes];
         let lines: Vec<Line<'_>> = workers.iter().map(|(turns, results, _)| Line { turns, results }).collect();
-        let steps = all_steps(&lines, &places, &mut used, step, times);
+        let steps = all_steps(&lines, &places, &mut used, step, times, watch);
         drop(lines);
         let mut groups = Vec::with_capacity(places.len());
         for (turns, _, worker) in workers {
@@ -89,6 +102,7 @@ fn all_steps(
     used: &mut [Ns],
     step: Ns,
     times: Times,
+    watch: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
     let mut free = vec![0; used.len()];
     let mut letters: Vec<Letter> = Vec::new();
@@ -106,13 +120,14 @@ fn all_steps(
             let turn = Turn { until, free: Arc::clone(&known), letters };
             line.turns.send(turn).map_err(|_| "a thread of the study has ended".to_owned())?;
         }
-        let mut shared: BTreeMap<usize, (Ns, Ns)> = BTreeMap::new();
+        let (mut shared, mut payments) = (BTreeMap::<usize, (Ns, Ns)>::new(), 0);
         for line in lines {
             let done = line.results.recv().map_err(|_| "a thread of the study has ended".to_owned())?;
             if let Some(fault) = done.fault {
                 return Err(fault);
             }
             letters.extend(done.letters);
+            payments += done.paid;
             for (node, taken, until) in done.used {
                 let (all, last) = shared.entry(node).or_default();
                 *all += taken;
@@ -127,6 +142,7 @@ fn all_steps(
         }
         letters.sort_by_key(|letter| (letter.at, letter.source, letter.number));
         now = until;
+        watch(Progress { modelled_ms: now.min(times.end) / MS, whole_ms: times.end / MS, payments });
     }
     Ok(())
 }
@@ -138,7 +154,7 @@ fn work(mut groups: Vec<Group>, turns: &Receiver<Turn>, done: &Sender<Done>) -> 
         for (place, letter) in letters {
             given[place].push(letter);
         }
-        let mut result = Done { letters: Vec::new(), used: Vec::new(), fault: None };
+        let mut result = Done { letters: Vec::new(), used: Vec::new(), paid: 0, fault: None };
         for (group, letters) in groups.iter_mut().zip(given) {
             for share in &mut group.shares {
                 (share.free, share.used) = (free[share.node], 0);
@@ -148,6 +164,7 @@ fn work(mut groups: Vec<Group>, turns: &Receiver<Turn>, done: &Sender<Done>) -> 
                 break;
             }
             result.letters.append(&mut group.letters);
+            result.paid += group.paid;
             let taken = group.shares.iter().filter(|share| share.used > 0);
             result.used.extend(taken.map(|share| (share.node, share.used, share.free)));
         }

@@ -1,9 +1,10 @@
 //! `sim`: the deterministic simulator, by seed; `--replay` steps through what a seed did. With `--scale` the scale study,
-//! which [`scale`] runs and `chart` draws.
+//! which [`scale`] and `steps` run and `chart` draws.
 
 mod chart;
 mod replay;
 mod scale;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! `sim --scale`: the same load on clusters of more and more shards, in modelled time.
+//! `sim --scale`: the same load on clusters of more and more shards, in modelled time. `steps` runs them and prints each
+//! as soon as it is done; the rest comes when all are.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use cluster_sim::scale::{Constants, Latencies, Row, Study};
 use serde::Serialize;
 
-use super::chart;
+use super::{chart, steps};
 use crate::args::Sim;
 use crate::cluster::verify_name;
 use crate::commands::bench::constants;
@@ -23,6 +24,7 @@ struct Report {
     replicas: u16,
     cross_pct: u8,
     zipf: f64,
+    local_every: u32,
     accounts: u32,
     clients: u32,
     cores: f64,
@@ -47,13 +49,14 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
         None => constants::measured()?,
     };
     let start = Instant::now();
-    let rows = rows(&study, &constants, output)?;
+    let rows = steps::run(&study, &constants, output)?;
     let report = Report {
         nodes: study.nodes,
         shards: study.shards,
         replicas: study.replicas,
         cross_pct: study.cross_pct,
         zipf: study.zipf,
+        local_every: study.local_every,
         accounts: study.accounts,
         clients: study.clients,
         cores: study.cores_milli as f64 / 1_000.0,
@@ -95,6 +98,7 @@ fn study(args: &Sim) -> Result<Study, CliError> {
         replicas: args.replicas.unwrap_or(usual.replicas),
         cross_pct: asked.cross,
         zipf: asked.zipf,
+        local_every: asked.local_every,
         accounts: asked.accounts,
         clients: asked.clients,
         cores_milli: cores_milli as u64,
@@ -105,28 +109,6 @@ fn study(args: &Sim) -> Result<Study, CliError> {
         seed: args.seed.unwrap_or(usual.seed),
         ..usual
     })
-}
-
-fn rows(study: &Study, constants: &Constants, output: Output) -> Result<Vec<Row>, CliError> {
-    let steps = study.steps();
-    let bar = output.bar(steps.iter().map(|shards| u64::from(*shards)).sum(), "shards that were run");
-    let mut rows: Vec<Row> = Vec::with_capacity(steps.len());
-    for shards in steps {
-        let mut row = tokio::task::block_in_place(|| study.run(shards, constants)).map_err(|cause| {
-            let cause = format!("{shards} shards: {cause}");
-            CliError::new(
-                "scale_run",
-                cause,
-                "use other --nodes, --replicas or --shards; if it says nothing of these, report it",
-            )
-        })?;
-        let one = rows.first().cloned().unwrap_or_else(|| row.clone());
-        row.compare(&one);
-        rows.push(row);
-        bar.inc(shards.into());
-    }
-    bar.finish_and_clear();
-    Ok(rows)
 }
 
 fn judged(report: &Report, at_least: Option<f64>) -> Result<(), CliError> {
@@ -140,48 +122,9 @@ fn judged(report: &Report, at_least: Option<f64>) -> Result<(), CliError> {
     Err(CliError::new("scale_floor", cause, fix).after_report())
 }
 
+/// What follows on the rows, which have been printed.
 fn text(report: &Report) -> String {
-    let head = format!(
-        "{} % of payments to another shard, skew {}; {} replicas, {} cores a node, verify = {}, {} clients a shard; {} + {} ms, seed {}",
-        report.cross_pct,
-        report.zipf,
-        report.replicas,
-        report.cores,
-        report.verify,
-        report.clients,
-        report.warm_up_ms,
-        report.measure_ms,
-        report.seed,
-    );
     let whole = |number: f64| grouped(number.round() as u128);
-    let rates = report.rows.iter().map(|row| {
-        let (receipt, applied) = (row.receipt_ms, row.applied_ms);
-        [
-            row.shards.to_string(),
-            row.nodes.to_string(),
-            whole(row.per_s),
-            format!("{:.3}", row.efficiency),
-            format!("{:.1} / {:.1} / {:.1}", receipt.p50, receipt.p90, receipt.p99),
-            format!("{:.1} / {:.1} / {:.1}", applied.p50, applied.p90, applied.p99),
-            format!("{:.2}", row.messages_per_payment.all),
-            format!("{:.2}", row.messages_per_payment.mail),
-            format!("{:.2}", row.busiest_node),
-        ]
-    });
-    let rates = table(
-        [
-            "shards",
-            "nodes",
-            "payments/s",
-            "efficiency",
-            "receipt p50/p90/p99 ms",
-            "applied p50/p90/p99 ms",
-            "messages/payment",
-            "of it mail",
-            "busiest node",
-        ],
-        rates,
-    );
     let beacon = report.rows.iter().map(|row| {
         let beacon = &row.beacon;
         [
@@ -209,7 +152,7 @@ fn text(report: &Report) -> String {
     let leaders =
         table(["shards", "all", "ingest", "execute", "streams", "mail", "acks", "pulls", "certify", "order"], leaders);
     format!(
-        "{head}\n{rates}\nload of the beacon\n{beacon}\nmicroseconds of a leader's processor for each payment\n{leaders}\nconstants\n{}\n{:.0} s",
+        "load of the beacon\n{beacon}\nmicroseconds of a leader's processor for each payment\n{leaders}\nconstants\n{}\n{:.0} s",
         constants::text(&report.constants),
         report.real_seconds,
     )
@@ -238,10 +181,12 @@ mod tests {
     fn what_is_not_said_is_as_in_the_documentation() {
         let asked = study(&parsed("sim --scale")).unwrap();
         assert_eq!(asked, Study::default());
-        let other =
-            study(&parsed("sim --scale --nodes 64 --shards 8 --cross 3 --zipf 0.5 --cores 0.25 --seed 9")).unwrap();
-        let Study { nodes, shards, cross_pct, zipf, cores_milli, seed, .. } = other;
-        assert_eq!((nodes, shards, cross_pct, zipf, cores_milli, seed), (64, 8, 3, 0.5, 250, 9));
+        let other = study(&parsed(
+            "sim --scale --nodes 64 --shards 8 --cross 3 --zipf 0.5 --cores 0.25 --local-every 4 --seed 9",
+        ))
+        .unwrap();
+        let Study { nodes, shards, cross_pct, zipf, cores_milli, local_every, seed, .. } = other;
+        assert_eq!((nodes, shards, cross_pct, zipf, cores_milli, local_every, seed), (64, 8, 3, 0.5, 250, 4, 9));
         for (wrong, code) in [
             ("sim --scale --cores 0", "scale_cores"),
             ("sim --scale --cores nan", "scale_cores"),
@@ -274,6 +219,7 @@ mod tests {
             replicas: 3,
             cross_pct: 10,
             zipf: 1.0,
+            local_every: 16,
             accounts: 8,
             clients: 4,
             cores: 1.0,
@@ -300,7 +246,7 @@ mod tests {
         }
         assert_eq!(json["constants"]["verify_ns"], 40_000);
         let printed = text(&report);
-        assert!(printed.contains("payments/s") && printed.contains("load of the beacon"), "{printed}");
+        assert!(printed.contains("load of the beacon") && printed.contains("a leader's processor"), "{printed}");
         assert!(printed.contains("decode and verify it"), "{printed}");
         let drawn = chart::svg(&report.rows).unwrap();
         assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{drawn}");

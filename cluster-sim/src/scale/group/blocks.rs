@@ -11,15 +11,19 @@ use ledger::certificate::{Attestation, Certificate};
 use ledger::checked::Checked;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, Height};
+use ledger::ids::{GroupId, Height, TxId};
+use ledger::machine::BlockContext;
 use ledger::view::View;
 use shard_node::core::driver::{self, CommittedBlock, Input};
 use shard_node::core::entry::{Command, Entry};
 use shard_node::core::executor::{ExecutedBlock, execute_behind};
 use shard_node::core::machine::{BlockWork, CommandOutcome};
 use shard_node::core::peer::PeerMessage;
+use shard_node::core::records::ReceiptPlace;
 
+use crate::scale::group::payments::Paid;
 use crate::scale::group::{Event, Group, is_read};
+use crate::scale::load::counted;
 use crate::scale::model::{Ns, Work};
 
 /// What a block costs each member.
@@ -65,24 +69,30 @@ impl Group {
 
     /// Executes an entry that is in the log, once for all members, and finds out when each of them would have.
     pub(super) fn ordered(&mut self, now: Ns, id: u64, entry: &Bytes) -> Result<(), String> {
-        let (log, run) = (AppliedState::default(), BlockWork::run);
+        let log = AppliedState::default();
         let (tree, heads) = (&mut self.tree, &mut self.heads);
         let executed = execute_behind(&self.state, tree, heads, &self.constants, &self.applied, log, entry, run)
             .map_err(|error| error.to_string())?;
         let mut block = executed.block().ok_or("a shard that nobody cuts is sealed")?;
-        for (key, value) in std::mem::take(&mut block.writes) {
-            match value.filter(|_| is_read(&key)) {
+        for (key, value) in std::mem::take(&mut block.writes).into_iter().filter(|(key, _)| is_read(key)) {
+            match value {
                 Some(value) => self.state.insert(key, value),
                 None => self.state.remove(&key),
             };
         }
         self.applied = block.applied.clone();
         self.streams = (block.outbox.len(), block.inbox.len());
-        let cost = self.cost(&block, entry);
+        let commands = Entry::decode(entry).commands;
+        let payments = payments(&commands, &block.outcomes);
+        // A block of payments has signatures for its members to check, whether they are executed or counted.
+        if self.constants.verify == VerifyMode::Every && block.to_verify.is_empty() && !payments.is_empty() {
+            block.to_verify.extend(self.sample.clone());
+        }
+        let cost = self.cost(&block, &commands);
         self.note(now, &block, entry);
         let done = self.execute_everywhere(now, &cost);
         self.attested(block.header.height, block.header_hash, &done);
-        self.later(done[self.seats.leader], Event::Applied { id, block: Box::new(block) });
+        self.later(done[self.seats.leader], Event::Applied { id, block: Box::new(block), payments });
         Ok(())
     }
 
@@ -97,7 +107,7 @@ impl Group {
         self.stats.ignored += ignored.count() as u64;
     }
 
-    fn cost(&self, block: &ExecutedBlock, entry: &Bytes) -> Cost {
+    fn cost(&self, block: &ExecutedBlock, commands: &[Command]) -> Cost {
         let constants = &self.setting.constants;
         let streams = (block.outbox.len() + block.inbox.len()) as u64;
         let written: BTreeSet<GroupId> = block.mail.iter().map(|mail| mail.dest).collect();
@@ -108,7 +118,7 @@ impl Group {
             streams: constants.stream_ns * streams + constants.head_ns * changed,
             ..Cost::default()
         };
-        for (command, outcome) in Entry::decode(entry).commands.iter().zip(&block.outcomes) {
+        for (command, outcome) in commands.iter().zip(&block.outcomes) {
             match outcome {
                 CommandOutcome::Receipt(..)
                 | CommandOutcome::Known(..)
@@ -212,9 +222,15 @@ impl Group {
     }
 
     /// The leader has executed a block: its driver goes on with it, and clients hear of their payments.
-    pub(super) fn applied(&mut self, now: Ns, id: u64, mut block: ExecutedBlock) -> Result<(), String> {
+    pub(super) fn applied(
+        &mut self,
+        now: Ns,
+        id: u64,
+        mut block: ExecutedBlock,
+        payments: &[Paid],
+    ) -> Result<(), String> {
         let leader = self.seats.leader;
-        let receipts = std::mem::take(&mut block.receipts);
+        let mut receipts = std::mem::take(&mut block.receipts).into_iter();
         let refused = std::mem::take(&mut block.refused);
         let changed = block.system_changed;
         self.drive(now, leader, Input::Committed(committed(block)))?;
@@ -223,6 +239,16 @@ impl Group {
             self.drive(now, leader, Input::Committees(committees))?;
         }
         self.drive(now, leader, Input::Proposed { id, accepted: true })?;
+        for paid in payments {
+            match paid {
+                Paid::Counted(client) => self.counted_receipt(now, *client),
+                Paid::Executed => {
+                    if let Some(receipt) = receipts.next() {
+                        self.receipt(now, receipt);
+                    }
+                }
+            }
+        }
         for receipt in receipts {
             self.receipt(now, receipt);
         }
@@ -231,6 +257,50 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// The machine, for all commands but payments that are only counted: these come to what one comes to that was executed
+/// before, which changes nothing.
+fn run(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, commands: &[Command]) -> Vec<CommandOutcome> {
+    if commands.iter().all(|command| client_of(command).is_none()) {
+        return work.run(view, at, commands);
+    }
+    let executed: Vec<Command> = commands.iter().filter(|command| client_of(command).is_none()).cloned().collect();
+    let mut outcomes = work.run(view, at, &executed).into_iter();
+    let nowhere = ReceiptPlace { height: at.height, index: 0, chain: at.group };
+    let outcome = |command: &Command| match client_of(command) {
+        Some(_) => Some(CommandOutcome::Known(TxId(Hash32::ZERO), nowhere)),
+        None => outcomes.next(),
+    };
+    commands.iter().filter_map(outcome).collect()
+}
+
+/// The client whose payment is only counted.
+fn client_of(command: &Command) -> Option<u32> {
+    match command {
+        Command::Tx(bytes) => counted(bytes),
+        Command::Deliver(_)
+        | Command::Ack(_)
+        | Command::Checkpoint(_)
+        | Command::Registry(_)
+        | Command::Channel(_)
+        | Command::Ready(_)
+        | Command::Evidence(_)
+        | Command::Silence(_)
+        | Command::Contribution(_)
+        | Command::Audit(_)
+        | Command::Report(_)
+        | Command::Sealed(_) => None,
+    }
+}
+
+/// The payments of a block with a receipt, in their order.
+fn payments(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<Paid> {
+    let paid = |(command, outcome): (&Command, &CommandOutcome)| match client_of(command) {
+        Some(client) => Some(Paid::Counted(client)),
+        None => matches!(outcome, CommandOutcome::Receipt(..)).then_some(Paid::Executed),
+    };
+    commands.iter().zip(outcomes).filter_map(paid).collect()
 }
 
 /// The certificate that a command brings.

@@ -1,10 +1,12 @@
 //! A group as one logical replica: the production executor and the production driver of its leader, between an order
 //! that comes after a modelled time and processors that take a modelled time for everything.
 //!
-//! `blocks` is what happens to an entry, `post` what happens to messages. Whatever comes from another group came at
-//! least one hop ago, so groups can go a step ahead on their own: see [`super::world`].
+//! `payments` is what happens to payments until they are in an entry and when they have a receipt, `blocks` what happens
+//! to the entry, `post` what happens to messages. Whatever comes from another group came at least one hop ago, so groups
+//! can go a step ahead on their own: see [`super::world`].
 
 mod blocks;
+mod payments;
 mod post;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,12 +18,10 @@ use ledger::checked::Checked;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
 use ledger::machine::Driver;
-use ledger::receipt::{Outcome, Receipt};
 use ledger::tree::StateTree;
 use ledger::{ParsedTx, schema};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use router::{Plan, plan};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{DriverConfig, GroupDriver, Input, Output, SystemView};
 use shard_node::core::executor::{ExecutedBlock, GroupConstants};
@@ -30,7 +30,8 @@ use shard_node::core::peer::PeerMessage;
 
 use crate::scale::Times;
 use crate::scale::cluster::{Beginning, CREATED_MS, Directory, Seats};
-use crate::scale::load::Clients;
+use crate::scale::group::payments::{Paid, Waiting};
+use crate::scale::load::{Clients, counted, payment};
 use crate::scale::model::{Constants, Latencies, MS, Ns, Share, Work};
 use crate::scale::report::Stats;
 
@@ -88,16 +89,10 @@ enum Event {
     Applied {
         id: u64,
         block: Box<ExecutedBlock>,
+        payments: Vec<Paid>,
     },
     /// The leader has checked the signatures of a block: at ingest, all of them.
     Checked(Height),
-}
-
-/// A payment under way.
-struct Waiting {
-    client: u32,
-    since: Ns,
-    bytes: Option<Bytes>,
 }
 
 /// One group.
@@ -139,9 +134,15 @@ pub(super) struct Group {
     /// The member that a destination asks for mail.
     asked: BTreeMap<GroupId, usize>,
     waiting: BTreeMap<TxId, Waiting>,
+    /// Of each client: since when a payment of it is under way that is only counted.
+    counted: Vec<Option<Ns>>,
+    /// A payment of this shard, for the signatures of a block in which all payments are only counted.
+    sample: Option<ParsedTx>,
     /// Payments to other groups that are not known to be taken there: their place in the stream, and since when.
     crossing: BTreeMap<GroupId, VecDeque<(u64, Ns)>>,
     pub(super) stats: Stats,
+    /// Payments with a receipt since the beginning.
+    pub(super) paid: u64,
     /// What was executed, if it is kept.
     pub(super) executed: Vec<Bytes>,
 }
@@ -169,6 +170,15 @@ impl Group {
             verify: constants.verify,
             checked: Checked::default(),
         });
+        let sample = match directory.accounts_of(id) {
+            [first, .., last] => {
+                let bytes = payment(directory, first, last.address, 1, [0xff; 16]);
+                let tx = ParsedTx::decode(&directory.cluster, &bytes).map_err(|reject| format!("{reject:?}"))?;
+                Some(tx)
+            }
+            _ => None,
+        };
+        let counted = vec![None; if clients.is_some() { setting.clients as usize } else { 0 }];
         let share = |node: &NodeId| Share { node: node.0 as usize, free: 0, used: 0 };
         let shares: Vec<Share> = seats.members.iter().map(share).collect();
         let mut group = Self {
@@ -199,8 +209,11 @@ impl Group {
             met: Checked::default(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            counted,
+            sample,
             crossing: BTreeMap::new(),
             stats: Stats::default(),
+            paid: 0,
             executed: Vec::new(),
             setting,
         };
@@ -254,7 +267,7 @@ impl Group {
             }
             Event::Peer { from, member, message } => self.drive(now, member, Input::Peer { from, message }),
             Event::Ordered { id, entry } => self.ordered(now, id, &entry),
-            Event::Applied { id, block } => self.applied(now, id, *block),
+            Event::Applied { id, block, payments } => self.applied(now, id, *block, &payments),
             Event::Checked(height) => self.drive(now, leader, Input::Verified { height, valid: true }),
         }
     }
@@ -316,6 +329,10 @@ impl Group {
             Output::PeerTook { dest, next_seq } => self.took(now, dest, next_seq),
             Output::Refuse { txs, .. } => {
                 for tx in txs {
+                    if let Some(client) = counted(&tx) {
+                        self.counted_refused(now, client);
+                        continue;
+                    }
                     let txid =
                         ParsedTx::decode(&self.constants.cluster, &tx).map_err(|error| format!("{error:?}"))?.txid;
                     self.refused(now, &txid);
@@ -334,71 +351,11 @@ impl Group {
         Ok(())
     }
 
-    /// A client makes a payment, and the router finds out where it goes.
-    fn pay(&mut self, now: Ns, client: u32) -> Result<(), String> {
-        if now >= self.setting.times.clients_until {
-            return Ok(());
-        }
-        let Some(clients) = &mut self.clients else { return Ok(()) };
-        let bytes = clients.next();
-        let directory = &self.setting.directory;
-        let tx = ParsedTx::decode(&directory.cluster, &bytes).map_err(|reject| format!("{reject:?}"))?;
-        let planned = plan(&directory.genesis.layout, &tx);
-        if planned != Ok(Plan::One(self.id)) {
-            return Err(format!("the router sends a payment of this shard to {planned:?}"));
-        }
-        let kept = self.setting.record.then(|| bytes.clone());
-        self.waiting.insert(tx.txid, Waiting { client, since: now, bytes: kept });
-        let at = now + self.hop();
-        self.later(at, Event::Ingest(bytes));
-        Ok(())
-    }
-
-    /// Tells a client what became of its payment.
-    fn receipt(&mut self, now: Ns, receipt: Receipt) {
-        let Some(Waiting { client, since, bytes }) = self.waiting.remove(&receipt.txid) else { return };
-        let at = now + self.hop();
-        match receipt.outcome {
-            Outcome::Committed { mail } => {
-                if self.counts(now) {
-                    self.stats.payments += 1;
-                    self.stats.crossing += u64::from(!mail.is_empty());
-                    self.stats.receipt_us.push(micros(at - since));
-                }
-                for (dest, seq) in mail {
-                    self.crossing.entry(dest).or_default().push_back((seq, since));
-                }
-                self.executed.extend(bytes);
-            }
-            Outcome::Rejected(_) | Outcome::Aborted { .. } => self.stats.refused += 1,
-        }
-        self.later(at, Event::Pay(client));
-    }
-
-    /// A payment came to nothing; its client goes on with the next one.
-    fn refused(&mut self, now: Ns, txid: &TxId) {
-        let Some(Waiting { client, .. }) = self.waiting.remove(txid) else { return };
-        self.stats.refused += 1;
-        let at = now + self.hop();
-        self.later(at, Event::Pay(client));
-    }
-
-    /// Another group has proved how far it has taken our mail.
-    fn took(&mut self, now: Ns, dest: GroupId, next_seq: u64) {
-        let (counts, at) = (self.counts(now), now + self.hop());
-        let Some(crossing) = self.crossing.get_mut(&dest) else { return };
-        while let Some((_, since)) = crossing.front().copied().filter(|(seq, _)| *seq < next_seq) {
-            crossing.pop_front();
-            if counts {
-                self.stats.applied_us.push(micros(at - since));
-            }
-        }
-    }
-
     /// Payments and mail that are still under way.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
-        self.waiting.len() + self.crossing.values().map(VecDeque::len).sum::<usize>()
+        let counted = self.counted.iter().flatten().count();
+        self.waiting.len() + counted + self.crossing.values().map(VecDeque::len).sum::<usize>()
     }
 
     /// What every run of a seed has to come to.
@@ -407,12 +364,10 @@ impl Group {
     }
 }
 
-/// Whether a later block may read it. Of a production database the rest is history, which only readers ask for.
+/// Whether a later block may find something there. Of a production database the rest is history, which only readers ask
+/// for; and of receipts those of payments that come a second time, which none does here.
 fn is_read(key: &[u8]) -> bool {
-    const HISTORY: [u8; 5] = [schema::HEADER, schema::BLOCK, schema::ENTRY, schema::HISTORY, schema::FLOW];
+    const HISTORY: [u8; 6] =
+        [schema::HEADER, schema::BLOCK, schema::ENTRY, schema::HISTORY, schema::FLOW, schema::RECEIPT];
     key.first().is_some_and(|space| !HISTORY.contains(space))
-}
-
-fn micros(ns: Ns) -> u32 {
-    u32::try_from(ns / 1_000).unwrap_or(u32::MAX)
 }
