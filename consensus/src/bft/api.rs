@@ -156,7 +156,8 @@ pub struct Standing {
 /// What a machine wants done.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Make these records durable, numbered from `first` on; answered by [`Input::Persisted`] with the last number.
+    /// Make these records durable, numbered from `first` on; answered by [`Input::Persisted`] with the last number. Comes
+    /// when this member is about to say something: what nothing follows from yet is held, and may never be written.
     Persist {
         /// Number of the first.
         first: u64,

@@ -1,4 +1,4 @@
-//! Machines in a group: what they decide, what liars cannot do, what comes back after a crash, and how little
+//! Machines in a group: what they decide, what liars cannot do, what comes back after a crash, how little they write, and how little
 //! a flood takes.
 
 mod bounds;
@@ -6,3 +6,4 @@ mod liars;
 mod net;
 mod order;
 mod restart;
+mod writes;
