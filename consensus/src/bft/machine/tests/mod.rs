@@ -1,5 +1,5 @@
-//! Machines in a group: what they decide, what liars cannot do, what comes back after a crash, how little they write, and how little
-//! a flood takes.
+//! Machines in a group: what they decide, what liars cannot do, what comes back after a crash, how little they write, and
+//! how little a flood takes.
 
 mod bounds;
 mod liars;
