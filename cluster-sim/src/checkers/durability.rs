@@ -1,7 +1,8 @@
 //! Durability: what a client was told stays true. The entry behind every acknowledged receipt and
 //! behind every vote that a client decided by is on the disks of a majority at any time, after every
-//! crash above all, of those who count by [`super::quorums`]; the same receipt is found again wherever its block is; a decision is what every
-//! group comes to; what is applied has been taken by every group it went to.
+//! crash above all: of which nodes, [`super::quorums`] works out; the same receipt is found again
+//! wherever its block is; a decision is what every group comes to; what is applied has been taken by
+//! every group it went to.
 
 use std::collections::BTreeMap;
 
