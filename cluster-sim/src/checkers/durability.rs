@@ -1,18 +1,18 @@
 //! Durability: what a client was told stays true. The entry behind every acknowledged receipt and
 //! behind every vote that a client decided by is on the disks of a majority at any time, after every
-//! crash above all; the same receipt is found again wherever its block is; a decision is what every
-//! group comes to; what is applied has been taken by every group it went to.
+//! crash above all: of which nodes, [`super::quorums`] works out; the same receipt is found again
+//! wherever its block is; a decision is what every group comes to; what is applied has been taken by
+//! every group it went to.
 
 use std::collections::BTreeMap;
 
-use consensus::bft::{Event, Value};
 use consensus::port::Position;
 use cross_shard::commit::Decision;
-use ledger::committee::Engine;
 use ledger::ids::{GroupId, TxId};
 use ledger::receipt::{Outcome, Receipt};
 
-use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, own};
+use super::quorums::Quorums;
+use super::{BftSeen, BlockSeen, Checker, Facts, Moment, RawReplica, Seen, own};
 use crate::state;
 
 /// What clients were told and where its entries stand.
@@ -27,27 +27,16 @@ pub struct Durability {
     decided: BTreeMap<TxId, bool>,
     /// What a destination has taken of a source's stream: destination, source.
     taken: BTreeMap<(GroupId, GroupId), u64>,
-    /// What has ordered the entry with an index.
-    engines: BTreeMap<(GroupId, u64), Engine>,
-}
-
-/// Whether a replica has on its disk a value for an entry that it found good: what it votes by after a crash.
-fn voted_for(replica: &RawReplica<'_>, index: u64) -> bool {
-    replica.wal.is_some_and(|wal| {
-        wal.durable().any(|record| match &record.event {
-            Event::Value { encoded, valid: true, .. } if record.index == index => {
-                borsh::from_slice::<Value>(encoded).is_ok_and(|value| value.index == index)
-            }
-            _ => false,
-        })
-    })
+    quorums: Quorums,
 }
 
 impl Durability {
     fn block(&mut self, facts: &Facts, block: &BlockSeen) {
-        let committee = facts.committee(block.group, &block.header.committee_hash);
-        let engine = committee.map_or(Engine::Raft, |committee| committee.engine);
-        self.engines.insert((block.group, block.position.index), engine);
+        let committee = |hash| facts.committee(block.group, hash);
+        if let Some(by) = committee(&block.header.committee_hash) {
+            let next = committee(&block.header.next_committee_hash);
+            self.quorums.ordered(block.group, block.position.index, by, next);
+        }
         for receipt in &block.receipts {
             let line = (block.position, receipt.clone());
             self.receipts.entry((receipt.txid, block.group)).or_insert(line);
@@ -115,6 +104,19 @@ impl Durability {
         }
     }
 
+    /// Who has what, and who counts.
+    fn disks(&mut self, seen: &Seen) {
+        match seen {
+            Seen::Block(block) => self.quorums.applied(block.group, block.node, block.position.index),
+            Seen::Voters { group, index, voters, .. } => self.quorums.voters(*group, *index, voters),
+            Seen::Fetched { node, group, index, .. } | Seen::Bft(BftSeen::Installed { node, group, index, .. }) => {
+                self.quorums.fetched(*group, *node, *index);
+            }
+            Seen::Left { node, group, .. } => self.quorums.left(*group, *node),
+            _ => {}
+        }
+    }
+
     fn on_disks(&self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         let receipts = self.acknowledged.keys().filter_map(|key| Some((*key, "receipt", self.receipts.get(key)?.0)));
         let votes = self.told.keys().filter_map(|key| Some((*key, "vote", self.votes.get(key)?.0)));
@@ -123,23 +125,7 @@ impl Durability {
                 // Its log goes with it; what it had is in the states of those that came from it.
                 continue;
             }
-            let index = position.index;
-            let holding = replicas
-                .iter()
-                .filter(|replica| replica.group == group)
-                .filter(|replica| {
-                    let in_log = replica.log.entry(index).is_some_and(|entry| entry.term == position.term);
-                    // A log begins behind what is in the state for good.
-                    index <= replica.log.base.index || in_log || voted_for(replica, index)
-                })
-                .count();
-            let all = facts.replicas(group);
-            let enough = match self.engines.get(&(group, index)).copied().unwrap_or(Engine::Raft) {
-                Engine::Raft => 2 * holding > all,
-                // More than two thirds have voted for it, a third of all at most without telling the truth.
-                Engine::Bft => holding > all.saturating_sub(1) / 3,
-            };
-            if !enough {
+            if let Some(holding) = self.quorums.lacks(replicas, group, position) {
                 found
                     .push(format!("a client knows the {what} of {txid}, whose entry is on {holding} disks of {group}"));
             }
@@ -194,6 +180,7 @@ impl Checker for Durability {
     }
 
     fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        self.disks(seen);
         let txid = |operation: &u32| facts.operation(*operation).map(|operation| operation.txid);
         match seen {
             Seen::Block(block) if first => self.block(facts, block),

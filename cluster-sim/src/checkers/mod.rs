@@ -24,6 +24,7 @@ pub mod order;
 pub mod own;
 pub mod pairs;
 pub mod policies;
+pub mod quorums;
 pub mod registers;
 pub mod removal;
 pub mod revocations;
@@ -241,16 +242,6 @@ impl Facts {
     pub fn tx(&self, txid: &TxId) -> Option<(&TxFacts, &Operation)> {
         let facts = self.txs.get(txid)?;
         Some((facts, self.operation(facts.operation)?))
-    }
-
-    /// How many replicas a group has: as many as the smallest committee that it had, since seats are given up where the seats
-    /// of two shards are aligned to join them, and it is not known here which committee an entry was decided by.
-    #[must_use]
-    pub fn replicas(&self, group: GroupId) -> usize {
-        let range = (group, Hash32([0; 32]))..=(group, Hash32([u8::MAX; 32]));
-        let later = self.committees.range(range).map(|(_, committee)| committee);
-        let known = self.first_committee(group).into_iter().chain(later);
-        known.map(|committee| committee.members.len()).min().unwrap_or_default()
     }
 }
 

@@ -19,7 +19,8 @@ use super::value::{Body, Chain, Decided};
 /// Times that a member goes by, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BftTiming {
-    /// A leader without work proposes a blank value after this, as a sign of life.
+    /// A leader without work proposes a blank value after this, as a sign of life. Each costs every member two writes of
+    /// records and one of an entry.
     pub idle_ms: u64,
     /// Others wait so much longer for a proposal before they prevote nothing, unless so many have that no value can get
     /// enough prevotes any more. Grows by `step_ms` with each round.
@@ -156,7 +157,8 @@ pub struct Standing {
 /// What a machine wants done.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Make these records durable, numbered from `first` on; answered by [`Input::Persisted`] with the last number.
+    /// Make these records durable, numbered from `first` on; answered by [`Input::Persisted`] with the last number. Comes
+    /// when this member is about to say something: what nothing follows from yet is held, and may never be written.
     Persist {
         /// Number of the first.
         first: u64,

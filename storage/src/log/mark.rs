@@ -7,11 +7,12 @@
 //!
 //! Owns: the file `ACKED` in the log's root and the thread that makes it durable. Layout, big endian:
 //! two slots, at 0 and at [`SLOT_DISTANCE`], each magic(8) ‖ version(4) ‖ sequence(8) ‖ crc32 of all
-//! before(4). They are written in turn, so that a write that is torn leaves the other one.
+//! before(4). The one in use is written over until it was made durable, and then the other one, so that a
+//! write that is torn leaves one that the disk has for good, and each time costs the disk one page.
 //!
 //! When it is written: after a batch is durable and before anybody is told, but not with an fsync of
-//! its own in between; it is made durable every [`SYNC_EVERY`], and when the log is closed. So a cut
-//! is found whatever happens to the process, and after a power failure for all but the changes of the
+//! its own in between; it is made durable [`SYNC_EVERY`] after it has moved, however often it moves
+//! meanwhile, and when the log is closed. So a cut is found whatever happens to the process, and after a power failure for all but the changes of the
 //! last moments, which an honest disk does not lose anyway. An older copy of the whole root, mark
 //! included, is consistent in itself and not found.
 
@@ -33,7 +34,7 @@ const VERSION: u32 = 1;
 const SLOT_BYTES: usize = 8 + 4 + 8 + 4;
 /// Slots lie on different sectors and pages.
 const SLOT_DISTANCE: u64 = 4096;
-/// Between two times that the mark is made durable while it moves.
+/// After so long a mark that has moved is made durable.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 fn encode(sequence: u64) -> [u8; SLOT_BYTES] {
@@ -103,6 +104,8 @@ fn last_wal(folder: &Path) -> PathBuf {
 struct Pace {
     dirty: bool,
     closed: bool,
+    /// How often it was made durable.
+    syncs: u64,
 }
 
 /// What the writer and the thread that syncs share.
@@ -116,8 +119,10 @@ struct Turn {
 pub(super) struct Mark {
     path: PathBuf,
     file: File,
-    /// The slot that is written next.
+    /// The slot in use.
     slot: u64,
+    /// How often the mark had been made durable when this slot came into use.
+    since: u64,
     turn: Arc<Turn>,
     syncing: Option<JoinHandle<()>>,
 }
@@ -128,6 +133,15 @@ impl Mark {
     pub(super) fn open(
         root: &Path,
         found: u64,
+        failed: impl Fn(&StorageError) + Send + 'static,
+    ) -> Result<Self, StorageError> {
+        Self::open_with(root, found, SYNC_EVERY, failed)
+    }
+
+    fn open_with(
+        root: &Path,
+        found: u64,
+        every: Duration,
         failed: impl Fn(&StorageError) + Send + 'static,
     ) -> Result<Self, StorageError> {
         let path = root.join(FILE);
@@ -144,16 +158,20 @@ impl Mark {
         let (synced, waits, at) = (file.try_clone().map_err(io)?, Arc::clone(&turn), path.clone());
         let syncing = std::thread::Builder::new()
             .name("log-mark".into())
-            .spawn(move || sync_in_turn(&synced, &waits, |error| failed(&StorageError::io(&at, &error))))
+            .spawn(move || sync_in_turn(&synced, &waits, every, |error| failed(&StorageError::io(&at, &error))))
             .map_err(io)?;
-        Ok(Self { path, file, slot: 0, turn, syncing: Some(syncing) })
+        Ok(Self { path, file, slot: 0, since: 0, turn, syncing: Some(syncing) })
     }
 
     /// Notes that everything up to `sequence` is durable and about to be acknowledged.
     pub(super) fn advance(&mut self, sequence: u64) -> Result<(), StorageError> {
+        let syncs = self.turn.pace.lock().syncs;
+        if syncs != self.since {
+            // What is in this slot is safe.
+            (self.slot, self.since) = (self.slot ^ 1, syncs);
+        }
         let written = self.file.write_all_at(&encode(sequence), self.slot * SLOT_DISTANCE);
         written.map_err(|error| StorageError::io(&self.path, &error))?;
-        self.slot ^= 1;
         let mut pace = self.turn.pace.lock();
         if !std::mem::replace(&mut pace.dirty, true) {
             self.turn.bell.notify_one();
@@ -174,29 +192,23 @@ impl Drop for Mark {
     }
 }
 
-/// Makes the mark durable whenever it has moved, but not too often, until it is closed.
-fn sync_in_turn(file: &File, turn: &Turn, failed: impl Fn(std::io::Error)) {
+/// Makes the mark durable so long after it has moved, until it is closed.
+fn sync_in_turn(file: &File, turn: &Turn, every: Duration, failed: impl Fn(std::io::Error)) {
     loop {
-        let closed = {
+        {
             let mut pace = turn.pace.lock();
-            while !pace.dirty && !pace.closed {
-                turn.bell.wait(&mut pace);
-            }
+            turn.bell.wait_while(&mut pace, |pace| !pace.dirty && !pace.closed);
+            turn.bell.wait_while_for(&mut pace, |pace| !pace.closed, every);
             if !std::mem::take(&mut pace.dirty) {
                 return;
             }
-            pace.closed
-        };
+        }
         if let Err(error) = file.sync_data() {
             tracing::error!(%error, "the acknowledgement mark cannot be made durable");
             return failed(error);
         }
-        if !closed {
-            let mut pace = turn.pace.lock();
-            if !pace.closed {
-                turn.bell.wait_for(&mut pace, SYNC_EVERY);
-            }
-        }
+        turn.pace.lock().syncs += 1;
+        turn.bell.notify_all();
     }
 }
 
@@ -204,8 +216,36 @@ fn sync_in_turn(file: &File, turn: &Turn, failed: impl Fn(std::io::Error)) {
 mod tests {
     use super::*;
 
-    fn open(root: &Path, found: u64) -> Mark {
-        Mark::open(root, found, |error| panic!("{error}")).expect("open")
+    fn open(root: &Path, found: u64, every: Duration) -> Mark {
+        Mark::open_with(root, found, every, |error| panic!("{error}")).expect("open")
+    }
+
+    /// Waits until the mark was made durable so often.
+    fn synced(mark: &Mark, syncs: u64) {
+        let mut pace = mark.turn.pace.lock();
+        mark.turn.bell.wait_while(&mut pace, |pace| pace.syncs < syncs);
+    }
+
+    #[test]
+    fn it_is_synced_once_for_all_that_it_has_moved_meanwhile() {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let mut mark = open(root.path(), 5, Duration::from_secs(3600));
+        for sequence in 6..100 {
+            mark.advance(sequence).expect("advance");
+            assert_eq!(read(root.path()), Ok(Some(sequence)));
+        }
+        let turn = Arc::clone(&mark.turn);
+        assert_eq!(turn.pace.lock().syncs, 0);
+        drop(mark);
+        assert_eq!(turn.pace.lock().syncs, 1, "when it was closed");
+        // All went into one slot: a torn one leaves what was durable before.
+        let path = root.path().join(FILE);
+        let mut torn = std::fs::read(&path).expect("file");
+        torn[20] ^= 1;
+        std::fs::write(&path, &torn).expect("write");
+        assert_eq!(read(root.path()), Ok(Some(5)));
+        drop(open(root.path(), 99, Duration::from_secs(3600)));
+        assert_eq!(read(root.path()), Ok(Some(99)), "one that has not moved is closed at once");
     }
 
     #[test]
@@ -226,10 +266,11 @@ mod tests {
         let root = tempfile::tempdir().expect("temporary folder");
         let path = root.path().join(FILE);
         assert_eq!(read(root.path()), Ok(None));
-        let mut mark = open(root.path(), 0);
-        for sequence in [3, 7, 8] {
+        let mut mark = open(root.path(), 0, Duration::from_millis(1));
+        for (syncs, sequence) in (1..).zip([3, 7, 8]) {
             mark.advance(sequence).expect("advance");
             assert_eq!(read(root.path()), Ok(Some(sequence)));
+            synced(&mark, syncs);
         }
         drop(mark);
         let whole = std::fs::read(&path).expect("file");

@@ -361,7 +361,8 @@ impl Desk {
         // Who casts no ballots has nothing to come back to.
         let known = !self.replaying.is_empty() && self.replaying.contains(&name(&event));
         if self.votes && !known {
-            self.outbox.record(self.index(), event);
+            let own = matches!(&event, Event::Ballot(signed) if signed.ballot.node == self.node());
+            self.outbox.record(self.index(), event, own);
         }
     }
 }

@@ -305,6 +305,7 @@ impl Machine {
         desk.chain = chain;
         desk.age.applied(&desk.chain.turn, desk.now);
         desk.queue.applied(desk.chain.index, &mut desk.out);
+        desk.outbox.let_go();
         let last = desk.outbox.last();
         if last > self.forgotten && self.past.back().is_none_or(|record| record.index <= desk.chain.index) {
             self.forgotten = last;
@@ -435,7 +436,7 @@ impl Machine {
         }
     }
 
-    /// Hands the outputs over: first what has to be written, then what was waiting for earlier writes.
+    /// Hands the outputs over: first what has to be written now, then what was waiting for earlier writes.
     fn finish(&mut self, out: &mut Vec<Output>) {
         if let Some(why) = self.desk.fault.take() {
             // What was made in this step may follow from what is wrong. Nothing of it leaves.

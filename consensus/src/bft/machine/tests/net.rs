@@ -78,6 +78,8 @@ pub struct Node {
     durable: BTreeSet<SignedBallot>,
     /// All records that were ever durable.
     pub written: Vec<Record>,
+    /// How often it has asked for records to be written.
+    pub writes: usize,
     pub stopped: Option<String>,
 }
 
@@ -171,7 +173,8 @@ impl Net {
         let (id, machine, fresh) = (NodeId(node), None, Vec::new());
         let durable = BTreeSet::new();
         let written = Vec::new();
-        self.nodes.push(Node { id, machine, disk, votes, honest, fresh, durable, written, stopped: None });
+        let node = Node { id, machine, disk, votes, honest, fresh, durable, written, writes: 0, stopped: None };
+        self.nodes.push(node);
         self.start(self.nodes.len() - 1, 0);
     }
 
@@ -244,6 +247,7 @@ impl Net {
             match output {
                 Output::Persist { first, records } => {
                     let node = &mut self.nodes[at];
+                    node.writes += 1;
                     let next =
                         node.fresh.last().map_or(node.disk.first + node.disk.records.len() as u64, |last| last.0 + 1);
                     assert_eq!(first, next, "numbered without a gap");
