@@ -143,6 +143,7 @@ fn config(args: &Sim) -> SimConfig {
         moves: args.moves,
         comings: args.comings,
         epochs: args.epochs,
+        keys: args.keys,
         lie: args.lie,
         too_many: false,
         sabotage: None,
