@@ -90,7 +90,8 @@ pub fn later_key(node: NodeId, number: usize) -> &'static SecretKey {
     let place = node.0 as usize % NODE_KEYS;
     match number % KEYS_OF_NODE {
         0 => node_key(node),
-        later => &pool(&POOL, b"simulated later keys of nodes", NODE_KEYS * (KEYS_OF_NODE - 1))[place + NODE_KEYS * (later - 1)],
+        later => &pool(&POOL, b"simulated later keys of nodes", NODE_KEYS * (KEYS_OF_NODE - 1))
+            [place + NODE_KEYS * (later - 1)],
     }
 }
 

@@ -263,7 +263,8 @@ impl SimConfig {
     /// Whether keys of nodes are replaced. A channel of the genesis keeps the committee that it began with, and so do its nodes
     /// their keys: by itself a run with such channels has no keys replaced, and one that is asked to has no such channels.
     fn add_keys(&self, seed: u64, usual: bool, shape: &mut Shape) {
-        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
+        let free =
+            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
         let stays = shape.channels == 0 && shape.switching.is_none() && !shape.beacon_goes_over;
         let own = usual && free && stays && matches!(seed % 6, 0 | 2);
         shape.renewing = self.keys.map_or(own, |count| count > 0) && !self.too_many;

@@ -170,7 +170,8 @@ impl Node {
         let last = held.len() > 1 && held.first() != Some(&registered) && held.contains(&registered);
         if let Some(missing) = missing {
             self.keys.take_up(&missing);
-        } else if last && (self.sabotage == Some(Sabotage::KeyDroppedEarly) || self.is_last(&view, &named, &registered)) {
+        } else if last && (self.sabotage == Some(Sabotage::KeyDroppedEarly) || self.is_last(&view, &named, &registered))
+        {
             self.keys.put_in_place(self.ticks);
         }
     }

@@ -1,6 +1,6 @@
-//! Bugs about nodes that come and go. Each is put back around the registry's step, in its view.
+//! Bugs about nodes that come and go, and about their keys in the registry. Each is put back around the registry's step, in its view.
 
-use beacon::{BeaconCommand, SignedCommand, nodes, registry};
+use beacon::{BeaconCommand, SignedCommand, keys, nodes, registry};
 use ledger::genesis::NodeInfo;
 use ledger::ids::GroupId;
 use ledger::machine::{BlockContext, Machine};
@@ -19,7 +19,9 @@ pub(super) fn apply(
     command: &Command,
 ) -> Option<CommandOutcome> {
     let Command::Registry(bytes) = command else { return None };
-    if at.group != GroupId::BEACON || !matches!(sabotage, Sabotage::DrainUndone | Sabotage::NumberReused) {
+    if at.group != GroupId::BEACON
+        || !matches!(sabotage, Sabotage::DrainUndone | Sabotage::NumberReused | Sabotage::KeyTaken)
+    {
         return None;
     }
     let asked = SignedCommand::decode(bytes).ok()?.parse().ok()?;
@@ -35,6 +37,12 @@ pub(super) fn apply(
         (Sabotage::NumberReused, BeaconCommand::RemoveNode { node }) => {
             let outcome = work.apply(view, at, command);
             view.delete(nodes::removed_key(node));
+            Some(outcome)
+        }
+        (Sabotage::KeyTaken, BeaconCommand::RotateNodeKey { node, .. }) => {
+            let before = registry::node(view, node)?;
+            let outcome = work.apply(view, at, command);
+            view.delete(keys::replaced_key(&before.key));
             Some(outcome)
         }
         _ => None,

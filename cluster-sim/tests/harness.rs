@@ -42,6 +42,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { reshapes: Some(3), moves: Some(6), shards: Some(2), nodes: Some(7), ..usual }
     } else if sabotage.of_nodes() {
         SimConfig { reshapes: Some(2), comings: Some(10), shards: Some(2), nodes: Some(7), ..usual }
+    } else if sabotage.of_keys() {
+        SimConfig { keys: Some(12), shards: Some(2), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {

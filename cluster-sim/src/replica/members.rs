@@ -130,9 +130,8 @@ impl Replica {
         });
         let coming = find(&schema::coming_committee());
         let mut named = [Some(&current), coming.as_ref()].into_iter().flatten();
-        let others = |committee: &Committee| {
-            committee.index_of(self.node).is_some_and(|at| committee.members[at].key != *key)
-        };
+        let others =
+            |committee: &Committee| committee.index_of(self.node).is_some_and(|at| committee.members[at].key != *key);
         leads_there && self.handovers_certified() && !named.any(others)
     }
 
