@@ -98,6 +98,10 @@ pub(crate) enum Event {
     RenewKey {
         place: Option<usize>,
     },
+    /// Another policy of the cluster is taken a step further; it is to be chosen, to begin with.
+    Rule {
+        place: Option<usize>,
+    },
     /// Routers hear of the members of a group.
     Seats {
         place: usize,
@@ -144,6 +148,7 @@ impl Event {
             | Self::MoveSeat
             | Self::ComeAndGo { .. }
             | Self::RenewKey { .. }
+            | Self::Rule { .. }
             | Self::Seats { .. }
             | Self::Epochs
             | Self::Cut { .. }
@@ -194,6 +199,7 @@ impl Event {
             Self::MoveSeat => put(23, &[], &[]),
             Self::ComeAndGo { place } => put(25, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::RenewKey { place } => put(26, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
+            Self::Rule { place } => put(27, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Seats { place } => put(24, &[*place as u64], &[]),
         }
     }

@@ -138,6 +138,8 @@ coverage! {
     reseated;
     /// Commands that nodes come or go by, and that the registry has carried out.
     comings;
+    /// Approvals of other policies of the cluster that the registry has taken.
+    rulings;
     /// Signing keys of nodes that the registry has replaced.
     renewed;
     /// Signing keys that nodes have dropped because another one took their place everywhere.
@@ -196,6 +198,8 @@ impl Coverage {
             _ => None,
         });
         let commands: Vec<BeaconCommand> = commands.collect();
+        let rulings = commands.iter().filter(|command| matches!(command, BeaconCommand::SetPolicy(_)));
+        self.rulings += rulings.count() as u64;
         let renewed = commands.iter().filter(|command| matches!(command, BeaconCommand::RotateNodeKey { .. }));
         self.renewed += renewed.count() as u64;
         let comings = commands.iter().filter(|command| {

@@ -180,6 +180,7 @@ impl World {
             Fault::MoveSeat => self.push(0, Event::MoveSeat),
             Fault::ComeAndGo => self.push(0, Event::ComeAndGo { place: None }),
             Fault::RenewKey => self.push(0, Event::RenewKey { place: None }),
+            Fault::Rule => self.push(0, Event::Rule { place: None }),
         }
     }
 
@@ -249,6 +250,7 @@ impl World {
             | Fault::MoveSeat
             | Fault::ComeAndGo
             | Fault::RenewKey
+            | Fault::Rule
             | Fault::Ghost(..) => {}
         }
     }

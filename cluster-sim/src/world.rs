@@ -22,7 +22,7 @@ use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen,
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
-use crate::council::{Council, Renewal, Wish};
+use crate::council::{Council, Renewal, Ruling, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
@@ -103,6 +103,10 @@ pub(crate) struct World {
     pub(crate) renewing: ChaCha8Rng,
     /// Keys that nodes were to have.
     pub(crate) renewals: Vec<Renewal>,
+    /// What is drawn about policies of the cluster.
+    pub(crate) ruling: ChaCha8Rng,
+    /// Policies that were wanted.
+    pub(crate) rulings: Vec<Ruling>,
     /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
     pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
@@ -162,6 +166,9 @@ impl World {
         if shape.renewing {
             schedule.renew_keys(config.keys, &shape, &mut stream(seed, 15));
         }
+        if shape.ruling {
+            schedule.rule(config.policies, &shape, &mut stream(seed, 17));
+        }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
         }
@@ -209,6 +216,7 @@ impl World {
         facts.seats_move = shape.moving;
         facts.nodes_come_and_go = shape.coming_and_going;
         facts.keys_change = shape.renewing;
+        facts.policies_change = shape.ruling;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -229,6 +237,8 @@ impl World {
             wishes: Vec::new(),
             renewing: stream(seed, 16),
             renewals: Vec::new(),
+            ruling: stream(seed, 18),
+            rulings: Vec::new(),
             seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
@@ -363,6 +373,7 @@ impl World {
             Event::MoveSeat => self.move_seat(),
             Event::ComeAndGo { place } => self.come_and_go(place),
             Event::RenewKey { place } => self.renew_key(place),
+            Event::Rule { place } => self.rule(place),
             Event::Seats { place } => self.hear_seats(place),
             Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),

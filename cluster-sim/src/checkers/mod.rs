@@ -28,6 +28,7 @@ pub mod policies;
 pub mod registers;
 pub mod removal;
 pub mod revocations;
+pub mod rules;
 pub mod seats;
 pub mod secrecy;
 pub mod seen;
@@ -111,6 +112,8 @@ pub struct Facts {
     pub nodes_come_and_go: bool,
     /// Whether signing keys of nodes are replaced.
     pub keys_change: bool,
+    /// Whether the cluster comes to decide by other policies.
+    pub policies_change: bool,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -149,6 +152,7 @@ impl Facts {
             seats_move: false,
             nodes_come_and_go: false,
             keys_change: false,
+            policies_change: false,
             committees: BTreeMap::new(),
         };
         let first = Rc::clone(&facts.genesis);
@@ -319,6 +323,7 @@ impl Checkers {
             Box::new(epochs::Epochs::default()),
             Box::new(comings::Comings::default()),
             Box::new(keys::Keys::default()),
+            Box::new(rules::Rules::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }
