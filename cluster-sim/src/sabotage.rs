@@ -168,11 +168,13 @@ sabotages! {
     /// The number and the key of a node that was struck off are given again.
     NumberReused;
     /// The registry forgets which keys were replaced, and takes them again.
-    KeyTaken,
+    KeyTaken;
     /// A node drops a key as soon as the registry has another one, whatever its groups name it by.
-    KeyDroppedEarly,
+    KeyDroppedEarly;
     /// The registry hears of a node's next key before that is durable on the node.
-    KeyUnsynced,
+    KeyUnsynced;
+    /// The registry has jobs decided as before there was another policy for them.
+    PolicyBefore;
     /// An epoch in which enough have revealed leaves the seed as it was.
     SeedStands;
     /// A commitment is taken when secrets of others can be seen.
@@ -243,6 +245,12 @@ impl Sabotage {
     #[must_use]
     pub const fn of_keys(self) -> bool {
         matches!(self, Self::KeyTaken | Self::KeyDroppedEarly | Self::KeyUnsynced)
+    }
+
+    /// Whether it is a bug that only a run can meet in which policies of the cluster change and jobs are decided by them.
+    #[must_use]
+    pub const fn of_policies(self) -> bool {
+        matches!(self, Self::PolicyBefore)
     }
 
     /// Whether it is a bug that only a run with epochs can meet.

@@ -44,6 +44,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { reshapes: Some(2), comings: Some(10), shards: Some(2), nodes: Some(7), ..usual }
     } else if sabotage.of_keys() {
         SimConfig { keys: Some(12), shards: Some(2), ..usual }
+    } else if sabotage.of_policies() {
+        SimConfig { policies: Some(6), reshapes: Some(6), shards: Some(2), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
@@ -295,7 +297,31 @@ fn signing_keys_of_nodes_are_replaced_whatever_happens() {
     assert!(gone >= runs.len() as u64, "nodes dropped {gone} keys in {} runs", runs.len());
 }
 
-/// As above where seats move and nodes come and go, so that a key is wanted of who is about to lose a seat, or to get one.
+/// What is asked for meanwhile needs whatever approvals the policy in force asks for: of jobs, of engines, of policies.
+#[test]
+fn the_cluster_decides_by_other_policies_whatever_happens() {
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().chain(Scenario::ALL).copied().zip(15_000..).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            policies: Some(6),
+            reshapes: Some(4),
+            moves: Some(2),
+            shards: Some(2),
+            nodes: Some(7),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (rulings, halves) = (sum(|report| report.coverage.rulings), sum(|report| report.coverage.halves));
+    assert!(rulings >= 4 * runs.len() as u64, "{rulings} approvals of policies in {} runs", runs.len());
+    assert!(halves >= runs.len() as u64 / 2, "{halves} shards began as halves in {} runs", runs.len());
+}
+
+/// Where seats move and nodes come and go a key is wanted of who is about to lose a seat, or to get one.
 #[test]
 fn signing_keys_are_replaced_while_nodes_come_and_go() {
     let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(13_500..).collect();

@@ -144,6 +144,7 @@ fn config(args: &Sim) -> SimConfig {
         comings: args.comings,
         epochs: args.epochs,
         keys: args.keys,
+        policies: args.policies,
         lie: args.lie,
         too_many: false,
         sabotage: None,
