@@ -265,8 +265,9 @@ impl SimConfig {
         self.add_keys(seed, usual, shape);
     }
 
-    /// Whether keys of nodes are replaced, and policies of the cluster; by itself both in the same runs. A channel of the genesis keeps the committee that it began with, and so do its nodes
-    /// their keys: by itself a run with such channels has no keys replaced, and one that is asked to has no such channels.
+    /// Whether keys of nodes are replaced, and policies of the cluster; by itself both in the same runs. A channel of the
+    /// genesis keeps the committee that it began with, and so do its nodes their keys: by itself a run with such channels has
+    /// no keys replaced, and one that is asked to has no such channels.
     fn add_keys(&self, seed: u64, usual: bool, shape: &mut Shape) {
         let free =
             self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();

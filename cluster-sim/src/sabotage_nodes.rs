@@ -1,4 +1,5 @@
-//! Bugs about nodes that come and go, about their keys in the registry, and about who decides. Each is put back around the registry's step, in its view.
+//! Bugs about nodes that come and go, about their keys in the registry, and about who decides. Each is put back
+//! around the registry's step, in its view.
 
 use beacon::policies::policy_key;
 use beacon::{BeaconCommand, Matter, SignedCommand, keys, nodes, registry};
