@@ -84,7 +84,8 @@ impl World {
             let Some(info) = registry::node(&mut view, renewal.node) else { return };
             let next = later_key(renewal.node, renewal.number);
             let (public, host) = (next.public(), self.nodes.get(&renewal.node));
-            if info.key == public {
+            // It has the key, or one that came behind it.
+            if number_of(renewal.node, &info.key).is_none_or(|known| known >= renewal.number) {
                 return;
             }
             let has = host.is_some_and(|host| host.keys.has(&public));
