@@ -32,6 +32,8 @@ pub const ORGS: u16 = 3;
 pub const ADMIN_KEYS: usize = 12;
 
 const NODE_KEYS: usize = 32;
+/// Keys that each node has, one after the other.
+pub const KEYS_OF_NODE: usize = 5;
 /// Names of clusters whose channels begin without anchors, and with them.
 const NAMES: [&str; 2] = ["simulated", "simulated with anchors"];
 /// Seats of a channel: with one less it still bears a failure, so that a member may go.
@@ -79,6 +81,18 @@ pub fn admin_secret(key: &PublicKey) -> Option<&'static SecretKey> {
 pub fn node_key(node: NodeId) -> &'static SecretKey {
     static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
     &pool(&POOL, b"simulated nodes", NODE_KEYS)[node.0 as usize % NODE_KEYS]
+}
+
+/// The keys that a node may have, one after the other: number 0 is the one that it begins with.
+#[must_use]
+pub fn later_key(node: NodeId, number: usize) -> &'static SecretKey {
+    static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
+    let place = node.0 as usize % NODE_KEYS;
+    match number % KEYS_OF_NODE {
+        0 => node_key(node),
+        later => &pool(&POOL, b"simulated later keys of nodes", NODE_KEYS * (KEYS_OF_NODE - 1))
+            [place + NODE_KEYS * (later - 1)],
+    }
 }
 
 fn org(id: u16) -> OrgInfo {

@@ -41,6 +41,10 @@ pub struct SimConfig {
     pub comings: Option<u32>,
     /// How many epochs of the beacon the phase with faults has room for. By itself there are some in some runs.
     pub epochs: Option<u32>,
+    /// How often a node is to have another signing key. By itself some do in some runs.
+    pub keys: Option<u32>,
+    /// How often somebody wants the organisations to decide by another policy. By itself somebody does in some runs.
+    pub policies: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -98,6 +102,10 @@ pub struct Shape {
     pub coming_and_going: bool,
     /// Nodes that are there and not registered.
     pub newcomers: u32,
+    /// Whether signing keys of nodes are replaced while the cluster runs.
+    pub renewing: bool,
+    /// Whether the cluster comes to decide by other policies while it runs.
+    pub ruling: bool,
     /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
     pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
@@ -170,6 +178,8 @@ impl SimConfig {
             moving: false,
             coming_and_going: false,
             newcomers: 0,
+            renewing: false,
+            ruling: false,
             epochs: 0,
             channels,
             channel_engine: Engine::Raft,
@@ -252,6 +262,22 @@ impl SimConfig {
         if self.safety_ms.is_none() {
             shape.safety_ms += u64::from(shape.epochs) * EPOCH_MS;
         }
+        self.add_keys(seed, usual, shape);
+    }
+
+    /// Whether keys of nodes are replaced, and policies of the cluster; by itself both in the same runs. A channel of the
+    /// genesis keeps the committee that it began with, and so do its nodes their keys: by itself a run with such channels has
+    /// no keys replaced, and one that is asked to has no such channels.
+    fn add_keys(&self, seed: u64, usual: bool, shape: &mut Shape) {
+        let free =
+            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
+        let stays = shape.channels == 0 && shape.switching.is_none() && !shape.beacon_goes_over;
+        let own = usual && free && stays && matches!(seed % 6, 0 | 2);
+        shape.ruling = self.policies.map_or(own, |count| count > 0) && !self.too_many;
+        shape.renewing = self.keys.map_or(own, |count| count > 0) && !self.too_many;
+        if shape.renewing {
+            shape.channels = 0;
+        }
     }
 
     /// Which shards are Byzantine. Everything is drawn, whether it is used or not.
@@ -299,6 +325,8 @@ impl SimConfig {
             ("--moves", self.moves.map(u64::from)),
             ("--comings", self.comings.map(u64::from)),
             ("--epochs", self.epochs.map(u64::from)),
+            ("--keys", self.keys.map(u64::from)),
+            ("--policies", self.policies.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -334,6 +362,8 @@ impl SimConfig {
                 "--moves" => config.moves = Some(value.parse().map_err(|_| wrong())?),
                 "--comings" => config.comings = Some(value.parse().map_err(|_| wrong())?),
                 "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
+                "--keys" => config.keys = Some(value.parse().map_err(|_| wrong())?),
+                "--policies" => config.policies = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -372,6 +402,8 @@ mod tests {
             moves: Some(2),
             comings: Some(4),
             epochs: Some(1),
+            keys: Some(6),
+            policies: Some(5),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -476,6 +508,30 @@ mod tests {
         assert!((0..200).filter(|seed| epochs(&SimConfig::default(), *seed) > 0).count() > 10);
         let asked = SimConfig { epochs: Some(3), ..SimConfig::default() };
         assert!((0..20).all(|seed| epochs(&asked, seed) == 3));
+    }
+
+    #[test]
+    fn keys_are_replaced_in_some_runs_and_in_none_that_is_kept() {
+        let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+        let kept =
+            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
+        for line in kept.filter(|flags| flags.contains("--seed")) {
+            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
+            let shape = draw(&config, seed);
+            assert!(!shape.renewing && !shape.ruling, "{line}: the run is another one than what was kept");
+        }
+        let free = SimConfig::default();
+        let never = SimConfig { keys: Some(0), ..SimConfig::default() };
+        let asked = SimConfig { keys: Some(3), ..SimConfig::default() };
+        for seed in 0..200 {
+            let shape = draw(&free, seed);
+            assert_eq!(shape.renewing, shape.ruling, "{seed}");
+            let before = draw(&never, seed);
+            assert_eq!(before, Shape { renewing: false, ..shape }, "{seed}: something else of the run is another");
+            assert_eq!(draw(&asked, seed), Shape { renewing: true, channels: 0, ..before }, "{seed}");
+        }
+        let own: Vec<Shape> = (0..200).map(|seed| draw(&free, seed)).filter(|shape| shape.renewing).collect();
+        assert!((8..40).contains(&own.len()), "{}", own.len());
     }
 
     #[test]

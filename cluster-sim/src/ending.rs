@@ -199,6 +199,7 @@ impl World {
         let behind = groups.find_map(|group| self.group_unfinished(group));
         let behind = behind.or_else(|| self.moved_unfinished());
         let behind = behind.or_else(|| self.founded_unfinished()).or_else(|| self.switch_unfinished());
+        let behind = behind.or_else(|| self.keys_unfinished());
         if behind.is_some() {
             return behind;
         }
@@ -358,6 +359,30 @@ impl World {
             let wanted = beacon::engine::wanted(&mut view, &current);
             if wanted != current.engine || registry::coming_of(&mut view, group).is_some() {
                 return Some(format!("{group} is on its way from {} to {wanted}", current.engine));
+            }
+        }
+        None
+    }
+
+    /// A committee that still names somebody by a key before. Where a node is gone, or a job waits for one that is, groups keep
+    /// theirs until then.
+    fn keys_unfinished(&self) -> Option<String> {
+        if !self.shape.renewing || self.gone.is_some() && self.phase != Phase::Late {
+            return None;
+        }
+        let beacon = self.newest_of(GroupId::BEACON)?;
+        let reader = KvState { kv: &beacon.kv, hide_receipts: false };
+        let mut view = View::new(&reader);
+        let jobs = jobs::under_way(&mut view);
+        if jobs.iter().any(|job| self.waits_for_gone(&mut view, job)) {
+            return None;
+        }
+        for committee in registry::committees(&mut view) {
+            for member in &committee.members {
+                let known = registry::node(&mut view, member.node);
+                if known.is_some_and(|info| info.key != member.key) {
+                    return Some(format!("{} names node {} by a key before", committee.group, member.node));
+                }
             }
         }
         None

@@ -94,6 +94,14 @@ pub(crate) enum Event {
     ComeAndGo {
         place: Option<usize>,
     },
+    /// Another key for a node is taken a step further; the node is to be chosen, to begin with.
+    RenewKey {
+        place: Option<usize>,
+    },
+    /// Another policy of the cluster is taken a step further; it is to be chosen, to begin with.
+    Rule {
+        place: Option<usize>,
+    },
     /// Routers hear of the members of a group.
     Seats {
         place: usize,
@@ -139,6 +147,8 @@ impl Event {
             | Self::Adopt { .. }
             | Self::MoveSeat
             | Self::ComeAndGo { .. }
+            | Self::RenewKey { .. }
+            | Self::Rule { .. }
             | Self::Seats { .. }
             | Self::Epochs
             | Self::Cut { .. }
@@ -188,6 +198,8 @@ impl Event {
             Self::Epochs => put(22, &[], &[]),
             Self::MoveSeat => put(23, &[], &[]),
             Self::ComeAndGo { place } => put(25, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
+            Self::RenewKey { place } => put(26, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
+            Self::Rule { place } => put(27, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Seats { place } => put(24, &[*place as u64], &[]),
         }
     }

@@ -4,7 +4,7 @@
 //! What runs is the production code: the machine and driver of `shard-node::core`, mail, commit,
 //! beacon, the `local` engine, and in Byzantine groups the machine of `consensus::bft`. Simulated are network, disks, clocks, crashes, hosts, routers and
 //! clients. One seed decides everything, so a run is repeated by its seed alone. [`world`] is the
-//! event loop; [`node`], [`replica`], [`host`], `hosting` and, where shards are cut and joined, `opening` and `copies`, where seats move `seating`, and where there are epochs `secrets`, mirror the host's duties; `council` governs channels;
+//! event loop; [`node`], [`replica`], [`host`], `hosting` and, where shards are cut and joined, `opening` and `copies`, where seats move `seating`, where there are epochs `secrets`, and of a node's keys `keyring`, mirror the host's duties; `council` governs channels;
 //! [`schedule`] makes the faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
 //! hands them over; [`liars`] are members of Byzantine groups that lie; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
 //! what happened; [`chain`] lets the checkers judge the logs that another host leaves. [`scale`] is something else: studies
@@ -29,6 +29,7 @@ pub mod eventlog;
 mod forgery;
 pub mod host;
 mod hosting;
+mod keyring;
 pub mod liars;
 pub mod network;
 pub mod node;

@@ -14,6 +14,7 @@ use storage::kv::Crash;
 
 use crate::cluster::CREATED_MS;
 use crate::copies::Copies;
+use crate::keyring::KeyRing;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
 use crate::seat;
@@ -49,6 +50,10 @@ pub struct Node {
     pub(crate) moves: Moving,
     /// Whether members of the beacon give secrets to its seeds.
     pub(crate) epochs: bool,
+    /// Whether keys of nodes are replaced.
+    pub(crate) renews: bool,
+    /// Its keys.
+    pub(crate) keys: KeyRing,
     /// Copies of shards that are to be cut or joined, by job.
     pub(crate) copies: BTreeMap<JobId, Copies>,
     /// What it has heard of the registry.
@@ -73,10 +78,13 @@ impl Node {
     /// A text when a group cannot be made.
     pub fn new(id: NodeId, genesis: &Rc<Genesis>, sabotage: Option<Sabotage>) -> Result<Self, String> {
         let (mut replicas, mut members) = (BTreeMap::new(), BTreeMap::new());
+        let keys = KeyRing::new(id);
         for committee in &genesis.committees {
             if committee.members.iter().any(|member| member.node == id) {
                 let group = committee.group;
-                replicas.insert(group, Replica::new(group, id, genesis, sabotage)?);
+                let mut replica = Replica::new(group, id, genesis, sabotage)?;
+                replica.keys = keys.held().clone();
+                replicas.insert(group, replica);
                 members.insert(group, committee.members.iter().map(|member| member.node).collect());
             }
         }
@@ -94,6 +102,8 @@ impl Node {
             reshaping: false,
             moves: Moving::default(),
             epochs: false,
+            renews: false,
+            keys,
             copies: BTreeMap::new(),
             registry: None,
             foundations: BTreeMap::new(),
@@ -135,6 +145,10 @@ impl Node {
         self.up = true;
         self.boot += 1;
         self.readings.clear();
+        self.keys.start();
+        for replica in self.replicas.values_mut() {
+            replica.keys = self.keys.held().clone();
+        }
         self.tick_base = rng.random_range(0..1_000_000);
         let now = self.tick_at(now_ms);
         let offsets: Vec<i64> = self.replicas.keys().map(|group| self.guarded_offset(now_ms, *group)).collect();
@@ -150,6 +164,9 @@ impl Node {
     pub fn crash(&mut self, rng: &mut ChaCha8Rng) -> (usize, usize) {
         self.up = false;
         self.copies.clear();
+        if self.keys.writes() {
+            self.keys.crash(rng.random());
+        }
         let mut lost = (0, 0);
         for replica in self.replicas.values_mut() {
             let log_keep = rng.random_range(0..=replica.pending());
@@ -177,6 +194,7 @@ impl Node {
         self.follow_registry(now_ms, out);
         self.follow_jobs(now_ms, out);
         self.contribute(out);
+        self.follow_keys(out);
         if self.ticks.is_multiple_of(CLOCK_EVERY_TICKS) {
             self.send_clock(now_ms, out);
             self.adjust(now_ms, out);

@@ -139,7 +139,8 @@ impl Node {
         let lost: Vec<GroupId> =
             groups.iter().map(|(group, _)| *group).filter(|group| job.warm.contains(&(*group, self.id))).collect();
         for group in lost {
-            self.with(now_ms, group, out, |replica, now, out| replica.report(now, Said::Cold(job.id), out));
+            let key = self.voice();
+            self.with(now_ms, group, out, |replica, now, out| replica.report(now, Said::Cold(job.id), &key, out));
         }
     }
 
@@ -147,7 +148,8 @@ impl Node {
     fn say(&mut self, now_ms: u64, group: GroupId, told: bool, said: Said, out: &mut Vec<Effect>) {
         let runs = self.replicas.get(&group).is_some_and(|replica| replica.height().is_some());
         if runs && !told && self.ticks.is_multiple_of(SAY_EVERY_TICKS) {
-            self.with(now_ms, group, out, |replica, now, out| replica.report(now, said, out));
+            let key = self.voice();
+            self.with(now_ms, group, out, |replica, now, out| replica.report(now, said, &key, out));
         }
     }
 

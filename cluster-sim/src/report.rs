@@ -138,6 +138,12 @@ coverage! {
     reseated;
     /// Commands that nodes come or go by, and that the registry has carried out.
     comings;
+    /// Approvals of other policies of the cluster that the registry has taken.
+    rulings;
+    /// Signing keys of nodes that the registry has replaced.
+    renewed;
+    /// Signing keys that nodes have dropped because another one took their place everywhere.
+    keys_gone;
     /// Times a router that went by an old layout handed a transaction to a shard that had ended.
     stale_routes;
     /// Epochs that ended.
@@ -191,7 +197,12 @@ impl Coverage {
             Governed::Registered(signed) => signed.parse().ok(),
             _ => None,
         });
-        let comings = commands.filter(|command| {
+        let commands: Vec<BeaconCommand> = commands.collect();
+        let rulings = commands.iter().filter(|command| matches!(command, BeaconCommand::SetPolicy(_)));
+        self.rulings += rulings.count() as u64;
+        let renewed = commands.iter().filter(|command| matches!(command, BeaconCommand::RotateNodeKey { .. }));
+        self.renewed += renewed.count() as u64;
+        let comings = commands.iter().filter(|command| {
             matches!(
                 command,
                 BeaconCommand::RegisterNode(_)

@@ -167,6 +167,14 @@ sabotages! {
     DrainUndone;
     /// The number and the key of a node that was struck off are given again.
     NumberReused;
+    /// The registry forgets which keys were replaced, and takes them again.
+    KeyTaken;
+    /// A node drops a key as soon as the registry has another one, whatever its groups name it by.
+    KeyDroppedEarly;
+    /// The registry hears of a node's next key before that is durable on the node.
+    KeyUnsynced;
+    /// The registry has jobs decided as before there was another policy for them.
+    PolicyBefore;
     /// An epoch in which enough have revealed leaves the seed as it was.
     SeedStands;
     /// A commitment is taken when secrets of others can be seen.
@@ -231,6 +239,18 @@ impl Sabotage {
     #[must_use]
     pub const fn of_nodes(self) -> bool {
         matches!(self, Self::DrainUndone | Self::NumberReused)
+    }
+
+    /// Whether it is a bug that only a run can meet in which signing keys of nodes are replaced.
+    #[must_use]
+    pub const fn of_keys(self) -> bool {
+        matches!(self, Self::KeyTaken | Self::KeyDroppedEarly | Self::KeyUnsynced)
+    }
+
+    /// Whether it is a bug that only a run can meet in which policies of the cluster change and jobs are decided by them.
+    #[must_use]
+    pub const fn of_policies(self) -> bool {
+        matches!(self, Self::PolicyBefore)
     }
 
     /// Whether it is a bug that only a run with epochs can meet.

@@ -1,6 +1,8 @@
-//! Bugs about nodes that come and go. Each is put back around the registry's step, in its view.
+//! Bugs about nodes that come and go, about their keys in the registry, and about who decides. Each is put back
+//! around the registry's step, in its view.
 
-use beacon::{BeaconCommand, SignedCommand, nodes, registry};
+use beacon::policies::policy_key;
+use beacon::{BeaconCommand, Matter, SignedCommand, keys, nodes, registry};
 use ledger::genesis::NodeInfo;
 use ledger::ids::GroupId;
 use ledger::machine::{BlockContext, Machine};
@@ -9,6 +11,10 @@ use shard_node::core::entry::Command;
 use shard_node::core::machine::{BlockWork, CommandOutcome};
 
 use super::Sabotage;
+
+fn is_here(sabotage: Sabotage) -> bool {
+    sabotage.of_nodes() || matches!(sabotage, Sabotage::KeyTaken | Sabotage::PolicyBefore)
+}
 
 /// Applies a command to the registry with the bug; `None` where the bug changes nothing about it.
 pub(super) fn apply(
@@ -19,7 +25,7 @@ pub(super) fn apply(
     command: &Command,
 ) -> Option<CommandOutcome> {
     let Command::Registry(bytes) = command else { return None };
-    if at.group != GroupId::BEACON || !matches!(sabotage, Sabotage::DrainUndone | Sabotage::NumberReused) {
+    if at.group != GroupId::BEACON || !is_here(sabotage) {
         return None;
     }
     let asked = SignedCommand::decode(bytes).ok()?.parse().ok()?;
@@ -35,6 +41,23 @@ pub(super) fn apply(
         (Sabotage::NumberReused, BeaconCommand::RemoveNode { node }) => {
             let outcome = work.apply(view, at, command);
             view.delete(nodes::removed_key(node));
+            Some(outcome)
+        }
+        (Sabotage::KeyTaken, BeaconCommand::RotateNodeKey { node, .. }) => {
+            let before = registry::node(view, node)?;
+            let outcome = work.apply(view, at, command);
+            view.delete(keys::replaced_key(&before.key));
+            Some(outcome)
+        }
+        (
+            Sabotage::PolicyBefore,
+            BeaconCommand::SplitShard { .. } | BeaconCommand::MergeShards { .. } | BeaconCommand::MoveShard { .. },
+        ) => {
+            let key = policy_key(Matter::Jobs);
+            let in_force = view.get(&key)?;
+            view.delete(key.clone());
+            let outcome = work.apply(view, at, command);
+            view.put(key, in_force);
             Some(outcome)
         }
         _ => None,

@@ -85,6 +85,10 @@ pub enum Fault {
     MoveSeat,
     /// Somebody wants a node to come or to go.
     ComeAndGo,
+    /// A node is to have another signing key: which one, is decided when the registry is first asked.
+    RenewKey,
+    /// Somebody wants the organisations to decide something by another policy: what, is decided when the registry is first asked.
+    Rule,
 }
 
 /// Everything that is drawn before a run starts.
@@ -229,6 +233,28 @@ impl Schedule {
         let end = (shape.safety_ms * 4 / 5).max(401);
         for _ in 0..count.unwrap_or(drawn) {
             self.faults.push((rng.random_range(400..end), Fault::ComeAndGo));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes to replace signing keys of nodes: so many, or as many as are drawn.
+    pub(crate) fn renew_keys(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(5..=9);
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::RenewKey));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes for other policies of the cluster: so many, or as many as are drawn.
+    pub(crate) fn rule(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(3..=6);
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::Rule));
         }
     }
 }

@@ -11,7 +11,6 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{GroupId, NodeId, TimeMs};
 use shard_node::core::peer::PeerMessage;
 
-use crate::cluster::node_key;
 use crate::node::Node;
 use crate::replica::Effect;
 use crate::state;
@@ -77,7 +76,9 @@ impl Node {
         let secret = secret_of(&self.genesis.seed, self.id, epoch);
         let commitment = commitment_of(&cluster, epoch, self.id, &secret);
         let Some(part) = due(&round, now, self.id, secret, commitment) else { return };
-        let given = Contribution::sign(cluster, epoch, self.id, part, node_key(self.id));
+        // The key that the member's line has, which follows the beacon's committee.
+        let Some(key) = round.entrant(self.id).and_then(|entrant| self.keys.held().of(&entrant.key)) else { return };
+        let given = Contribution::sign(cluster, epoch, self.id, part, &key);
         for member in self.members.get(&GroupId::BEACON).into_iter().flatten() {
             let message = Box::new(PeerMessage::Contribution(given.clone()));
             out.push(Effect::Send(*member, Wire::Peer { group: GroupId::BEACON, message }));

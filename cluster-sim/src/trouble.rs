@@ -179,6 +179,8 @@ impl World {
             Fault::Reshape => self.push(0, Event::Reshape { kind: None }),
             Fault::MoveSeat => self.push(0, Event::MoveSeat),
             Fault::ComeAndGo => self.push(0, Event::ComeAndGo { place: None }),
+            Fault::RenewKey => self.push(0, Event::RenewKey { place: None }),
+            Fault::Rule => self.push(0, Event::Rule { place: None }),
         }
     }
 
@@ -247,6 +249,8 @@ impl World {
             | Fault::Reshape
             | Fault::MoveSeat
             | Fault::ComeAndGo
+            | Fault::RenewKey
+            | Fault::Rule
             | Fault::Ghost(..) => {}
         }
     }

@@ -22,7 +22,7 @@ use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen,
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
-use crate::council::{Council, Wish};
+use crate::council::{Council, Renewal, Ruling, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
@@ -99,6 +99,14 @@ pub(crate) struct World {
     pub(crate) comings: ChaCha8Rng,
     /// What was wanted of nodes.
     pub(crate) wishes: Vec<Wish>,
+    /// What is drawn about keys of nodes.
+    pub(crate) renewing: ChaCha8Rng,
+    /// Keys that nodes were to have.
+    pub(crate) renewals: Vec<Renewal>,
+    /// What is drawn about policies of the cluster.
+    pub(crate) ruling: ChaCha8Rng,
+    /// Policies that were wanted.
+    pub(crate) rulings: Vec<Ruling>,
     /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
     pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
@@ -140,7 +148,8 @@ impl World {
         for (node, skew) in nodes.values_mut().zip(skews) {
             node.skew_ms = skew;
             node.meet(newcomers.clone());
-            node.follows = shape.founding || shape.reshaping;
+            node.follows = shape.founding || shape.reshaping || shape.renewing;
+            node.renews_keys(shape.renewing);
             node.reshapes(shape.reshaping);
             node.epochs = shape.epochs > 0;
             node.seats_move(shape.movable());
@@ -153,6 +162,12 @@ impl World {
         }
         if shape.coming_and_going {
             schedule.come_and_go(config.comings, &shape, &mut stream(seed, 13));
+        }
+        if shape.renewing {
+            schedule.renew_keys(config.keys, &shape, &mut stream(seed, 15));
+        }
+        if shape.ruling {
+            schedule.rule(config.policies, &shape, &mut stream(seed, 17));
         }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
@@ -200,6 +215,8 @@ impl World {
         let mut facts = Facts::new(places, Rc::clone(&operations));
         facts.seats_move = shape.moving;
         facts.nodes_come_and_go = shape.coming_and_going;
+        facts.keys_change = shape.renewing;
+        facts.policies_change = shape.ruling;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -218,6 +235,10 @@ impl World {
             elastic: stream(seed, 10),
             comings: stream(seed, 14),
             wishes: Vec::new(),
+            renewing: stream(seed, 16),
+            renewals: Vec::new(),
+            ruling: stream(seed, 18),
+            rulings: Vec::new(),
             seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
@@ -351,6 +372,8 @@ impl World {
             Event::Adopt { version } => self.adopt(version),
             Event::MoveSeat => self.move_seat(),
             Event::ComeAndGo { place } => self.come_and_go(place),
+            Event::RenewKey { place } => self.renew_key(place),
+            Event::Rule { place } => self.rule(place),
             Event::Seats { place } => self.hear_seats(place),
             Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
@@ -548,6 +571,10 @@ impl World {
                     self.coverage.joined += u64::from(parents == 2);
                 }
                 self.note(|| format!("n{node} {group} begins at height {height}"));
+            }
+            Seen::KeyGone { node, key } => {
+                self.coverage.keys_gone += 1;
+                self.note(|| format!("n{node} has no key {key} any more"));
             }
             Seen::Founded(foundation) => {
                 let first = self.foundations.insert(foundation.group);

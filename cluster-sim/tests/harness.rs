@@ -42,6 +42,10 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { reshapes: Some(3), moves: Some(6), shards: Some(2), nodes: Some(7), ..usual }
     } else if sabotage.of_nodes() {
         SimConfig { reshapes: Some(2), comings: Some(10), shards: Some(2), nodes: Some(7), ..usual }
+    } else if sabotage.of_keys() {
+        SimConfig { keys: Some(12), shards: Some(2), ..usual }
+    } else if sabotage.of_policies() {
+        SimConfig { policies: Some(6), reshapes: Some(6), shards: Some(2), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
@@ -259,6 +263,119 @@ fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
     let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
     assert!(comings >= 3 * runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
     assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+}
+
+/// Each group takes a node's next key at a block of its own, while shards are cut and joined, seeds are drawn and power fails,
+/// also before the key is durable on the node.
+#[test]
+fn signing_keys_of_nodes_are_replaced_whatever_happens() {
+    let shapes = [(3, 5, 0), (3, 7, 3), (5, 8, 0)];
+    let runs: Vec<(Scenario, (u16, u32, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(13_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes, reshapes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            keys: Some(8),
+            reshapes: Some(*reshapes),
+            epochs: Some(1),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (renewed, gone) = (sum(|report| report.coverage.renewed), sum(|report| report.coverage.keys_gone));
+    assert!(renewed >= 2 * runs.len() as u64, "{renewed} keys were replaced in {} runs", runs.len());
+    assert!(gone >= runs.len() as u64, "nodes dropped {gone} keys in {} runs", runs.len());
+}
+
+/// What is asked for meanwhile needs whatever approvals the policy in force asks for: of jobs, of engines, of policies.
+#[test]
+fn the_cluster_decides_by_other_policies_whatever_happens() {
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().chain(Scenario::ALL).copied().zip(15_000..).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            policies: Some(6),
+            reshapes: Some(4),
+            moves: Some(2),
+            shards: Some(2),
+            nodes: Some(7),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (rulings, halves) = (sum(|report| report.coverage.rulings), sum(|report| report.coverage.halves));
+    assert!(rulings >= 4 * runs.len() as u64, "{rulings} approvals of policies in {} runs", runs.len());
+    assert!(halves >= runs.len() as u64 / 2, "{halves} shards began as halves in {} runs", runs.len());
+}
+
+/// Where seats move and nodes come and go a key is wanted of who is about to lose a seat, or to get one.
+#[test]
+fn signing_keys_are_replaced_while_nodes_come_and_go() {
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(13_500..).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            keys: Some(6),
+            reshapes: Some(2),
+            comings: Some(6),
+            shards: Some(2),
+            nodes: Some(8),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (renewed, comings) = (sum(|report| report.coverage.renewed), sum(|report| report.coverage.comings));
+    assert!(renewed >= runs.len() as u64, "{renewed} keys were replaced in {} runs", runs.len());
+    assert!(comings >= runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
+}
+
+/// Under the Byzantine engine ballots and headers are signed with the key by which the committee of their entry names the
+/// member, the beacon's own among them; with members that lie.
+#[test]
+fn signing_keys_are_replaced_under_the_byzantine_engine_whatever_happens() {
+    let shapes = [(4, 6, 0), (4, 7, 3), (7, 9, 0)];
+    let runs: Vec<(Scenario, (u16, u32, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(14_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes, reshapes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(Engine::Bft),
+            beacon: Some(Engine::Bft),
+            keys: Some(8),
+            reshapes: Some(*reshapes),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (renewed, gone) = (sum(|report| report.coverage.renewed), sum(|report| report.coverage.keys_gone));
+    assert!(renewed >= runs.len() as u64, "{renewed} keys were replaced in {} runs", runs.len());
+    assert!(gone >= runs.len() as u64 / 2, "nodes dropped {gone} keys in {} runs", runs.len());
 }
 
 /// As above under the Byzantine engine: children are Byzantine groups of the members that their parents had, those who join a

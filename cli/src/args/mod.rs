@@ -722,6 +722,12 @@ pub struct Sim {
     /// How many epochs of the beacon the phase with faults has room for; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub epochs: Option<u32>,
+    /// How often a node gets a new signing key; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub keys: Option<u32>,
+    /// How often somebody wants the organisations to decide by another policy; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub policies: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

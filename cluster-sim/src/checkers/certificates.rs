@@ -122,6 +122,7 @@ impl Checker for Certificates {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::KeyGone { .. }
             | Seen::Given { .. }
             | Seen::Admitted { .. }
             | Seen::Role { .. }

@@ -18,7 +18,8 @@ use super::{BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
 /// A node that the registry has, or had.
 #[derive(Clone)]
 struct Known {
-    key: PublicKey,
+    /// The keys that it was given, the oldest first. Which of them a committee may name `keys` says.
+    keys: Vec<PublicKey>,
     drained: bool,
     gone: bool,
 }
@@ -52,7 +53,7 @@ fn judged(group: GroupId) -> bool {
 
 impl Comings {
     fn begin(&mut self, facts: &Facts) {
-        let known = |key| Known { key, drained: false, gone: false };
+        let known = |key| Known { keys: vec![key], drained: false, gone: false };
         self.nodes = facts.genesis.nodes.iter().map(|node| (node.id, known(node.key))).collect();
         let first = facts.genesis.committees.iter().filter(|committee| judged(committee.group));
         self.seats = first.map(|committee| (committee.group, committee.clone())).collect();
@@ -61,15 +62,20 @@ impl Comings {
     fn command(&mut self, command: BeaconCommand, found: &mut Vec<String>) {
         match command {
             BeaconCommand::RegisterNode(info) => {
-                if self.nodes.iter().any(|(id, node)| *id == info.id || node.key == info.key) {
+                if self.nodes.iter().any(|(id, node)| *id == info.id || node.keys.contains(&info.key)) {
                     found.push(format!("node {} is registered, and its number or its key was another one's", info.id));
                 }
-                let known = Known { key: info.key, drained: info.capacity == 0, gone: false };
+                let known = Known { keys: vec![info.key], drained: info.capacity == 0, gone: false };
                 self.nodes.insert(info.id, known);
             }
             BeaconCommand::SetNodeCapacity { node, capacity } => {
                 if let Some(known) = self.nodes.get_mut(&node) {
                     known.drained = capacity == 0;
+                }
+            }
+            BeaconCommand::RotateNodeKey { node, key, .. } => {
+                if let Some(known) = self.nodes.get_mut(&node) {
+                    known.keys.push(key);
                 }
             }
             BeaconCommand::ReplaceNode { node, .. } => {
@@ -98,7 +104,9 @@ impl Comings {
             // Within a block it may have had a seat planned before it was drained.
             let is_out = out.contains(&member.node);
             let group = committee.group;
-            if known.is_none_or(|known| known.key != member.key) || known.is_some_and(|known| known.gone && is_out) {
+            if known.is_none_or(|known| !known.keys.contains(&member.key))
+                || known.is_some_and(|known| known.gone && is_out)
+            {
                 found.push(format!("node {} is to have a seat in {group}, and there is none of it", member.node));
             }
             let new = before.is_some_and(|before| before.index_of(member.node).is_none());

@@ -209,6 +209,7 @@ impl Checker for Durability {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::KeyGone { .. }
             | Seen::Given { .. }
             | Seen::Admitted { .. }
             | Seen::Role { .. }

@@ -26,8 +26,17 @@ use crate::state;
 /// Epochs that the registry keeps.
 const KEPT: usize = 8;
 
-/// What was published, and the time of the block that brought it, in the order of the log.
-type Published = BTreeMap<(u64, NodeId), Vec<(TimeMs, Contribution)>>;
+/// What was published, in the order of the log.
+type Published = BTreeMap<(u64, NodeId), Vec<Given>>;
+
+/// Something that was published.
+struct Given {
+    /// The time of the block that brought it.
+    time_ms: TimeMs,
+    contribution: Contribution,
+    /// The keys by which the beacon's committees before and behind that block name the member.
+    keys: Vec<PublicKey>,
+}
 
 /// The epochs of a run.
 #[derive(Default)]
@@ -88,22 +97,37 @@ fn contributed(
     let reveal = TimeMs(record.began_ms.0 + LENGTH_MS / 2);
     let over = TimeMs(record.began_ms.0 + LENGTH_MS);
     let given = published.get(&(record.epoch, entrant.node)).map_or(&[][..], Vec::as_slice);
-    let valid = |given: &&(TimeMs, Contribution)| signed(cluster, &given.1, &entrant.key);
-    let mut commitments =
-        given.iter().filter(|(time, _)| *time < reveal).filter(valid).filter_map(|(_, given)| {
-            if let Part::Commitment(commitment) = given.part { Some(commitment) } else { None }
-        });
+    // A member that is given another key meanwhile goes on with that one.
+    let valid = |given: &&Given| {
+        let mut keys = given.keys.iter().chain([&entrant.key]);
+        keys.any(|key| signed(cluster, &given.contribution, key))
+    };
+    let mut commitments = given.iter().filter(|given| given.time_ms < reveal).filter(valid).filter_map(|given| {
+        if let Part::Commitment(commitment) = given.contribution.part { Some(commitment) } else { None }
+    });
     let Some(commitment) = commitments.next() else { return (None, None) };
     let (epoch, node) = (record.epoch.to_be_bytes(), entrant.node.0.to_be_bytes());
     let fits = |secret: &Hash32| {
         hash_of(&[b"seamark/epoch-commitment/v1", &cluster.0.0, &epoch, &node, &secret.0]) == commitment
     };
-    let in_time = given.iter().filter(|(time, _)| reveal <= *time && *time < over).filter(valid);
-    let mut secrets = in_time.filter_map(|(_, given)| match given.part {
+    let in_time = given.iter().filter(|given| reveal <= given.time_ms && given.time_ms < over).filter(valid);
+    let mut secrets = in_time.filter_map(|given| match given.contribution.part {
         Part::Secret(secret) if fits(&secret) => Some(secret),
         Part::Secret(_) | Part::Commitment(_) => None,
     });
     (Some(commitment), secrets.next())
+}
+
+/// Whether the members of an epoch are those of a committee; each with its key there, or one that the beacon's committees have
+/// named it by since.
+fn enters(facts: &Facts, record: &EpochRecord, committee: &Committee) -> bool {
+    let members = committee.members.iter().map(|member| (member.node, member.org));
+    let keys = committee.members.iter().map(|member| member.key);
+    let known = |(entrant, key): (&Entrant, PublicKey)| {
+        entrant.key == key || facts.named(GroupId::BEACON, entrant.node, &entrant.key)
+    };
+    record.entrants.iter().map(|entrant| (entrant.node, entrant.org)).eq(members)
+        && record.entrants.iter().zip(keys).all(known)
 }
 
 impl Epochs {
@@ -117,7 +141,8 @@ impl Epochs {
             wrong("ends before its time, or is of another version");
         }
         let committee = self.committees.get(&record.began_height).and_then(|(before, behind)| {
-            let of = |hash: &Hash32| facts.committee(GroupId::BEACON, hash).filter(|known| self.enters(record, known));
+            let of =
+                |hash: &Hash32| facts.committee(GroupId::BEACON, hash).filter(|known| enters(facts, record, known));
             of(before).or_else(|| of(behind))
         });
         match committee {
@@ -174,12 +199,6 @@ impl Epochs {
         }
     }
 
-    /// Whether the members of an epoch are those of a committee.
-    fn enters(&self, record: &EpochRecord, committee: &Committee) -> bool {
-        let members = committee.members.iter().map(|member| (member.node, member.org, member.key));
-        record.entrants.iter().map(|entrant| (entrant.node, entrant.org, entrant.key)).eq(members)
-    }
-
     fn deal(&self, record: &EpochRecord, deal: &Deal) -> Result<(), String> {
         let epoch = record.epoch;
         if record.deal != Some(hash_of(&[b"seamark/deal/v1", &encoded(deal)])) || deal.seed != record.seed {
@@ -218,7 +237,14 @@ impl Epochs {
         }
         self.committees.insert(header.height, (header.committee_hash, header.next_committee_hash));
         for given in &block.epochs.contributions {
-            self.published.entry((given.epoch, given.node)).or_default().push((header.time_ms, given.clone()));
+            let named = [&header.committee_hash, &header.next_committee_hash].into_iter();
+            let committees = named.filter_map(|hash| facts.committee(GroupId::BEACON, hash));
+            let members =
+                committees.flat_map(|committee| &committee.members).filter(|member| member.node == given.node);
+            let (time_ms, contribution) = (header.time_ms, given.clone());
+            let keys = members.map(|member| member.key).collect();
+            let line = Given { time_ms, contribution, keys };
+            self.published.entry((given.epoch, given.node)).or_default().push(line);
         }
         for (_, _, message) in &block.mail {
             if let Message::CommitteeUpdate(seated) = message

@@ -218,6 +218,7 @@ impl Checker for ExactlyOnce {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::KeyGone { .. }
             | Seen::Given { .. }
             | Seen::Admitted { .. }
             | Seen::Role { .. }

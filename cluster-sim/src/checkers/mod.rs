@@ -16,6 +16,7 @@ pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
 pub mod isolation;
+pub mod keys;
 pub mod lineage;
 pub mod lines;
 pub mod locks;
@@ -28,6 +29,7 @@ pub mod quorums;
 pub mod registers;
 pub mod removal;
 pub mod revocations;
+pub mod rules;
 pub mod seats;
 pub mod secrecy;
 pub mod seen;
@@ -40,6 +42,7 @@ use std::rc::Rc;
 use consensus::local::LocalLog;
 use cross_shard::Message;
 use ledger::committee::Committee;
+use ledger::crypto::PublicKey;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::{Address, GroupId, GroupKind, NodeId, TxId};
@@ -108,6 +111,10 @@ pub struct Facts {
     pub seats_move: bool,
     /// Whether nodes come and go.
     pub nodes_come_and_go: bool,
+    /// Whether signing keys of nodes are replaced.
+    pub keys_change: bool,
+    /// Whether the cluster comes to decide by other policies.
+    pub policies_change: bool,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -145,6 +152,8 @@ impl Facts {
             accounts,
             seats_move: false,
             nodes_come_and_go: false,
+            keys_change: false,
+            policies_change: false,
             committees: BTreeMap::new(),
         };
         let first = Rc::clone(&facts.genesis);
@@ -179,6 +188,14 @@ impl Facts {
     #[must_use]
     pub fn committee(&self, group: GroupId, hash: &Hash32) -> Option<&Committee> {
         self.committees.get(&(group, *hash))
+    }
+
+    /// Whether a committee that a group ever had names a node by a key.
+    #[must_use]
+    pub fn named(&self, group: GroupId, node: NodeId, key: &PublicKey) -> bool {
+        let range = (group, Hash32([0; 32]))..=(group, Hash32([u8::MAX; 32]));
+        let mut members = self.committees.range(range).flat_map(|(_, committee)| &committee.members);
+        members.any(|member| member.node == node && member.key == *key)
     }
 
     /// The committee that a group of the genesis begins with, or a shard that others were cut or joined into.
@@ -296,6 +313,8 @@ impl Checkers {
             Box::new(streams::Streams::default()),
             Box::new(epochs::Epochs::default()),
             Box::new(comings::Comings::default()),
+            Box::new(keys::Keys::default()),
+            Box::new(rules::Rules::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

@@ -142,6 +142,7 @@ impl Checker for Monotone {
             | Seen::Stint { .. }
             | Seen::Founded(_)
             | Seen::Voters { .. }
+            | Seen::KeyGone { .. }
             | Seen::Given { .. }
             | Seen::Admitted { .. }
             | Seen::Certified { .. }

@@ -9,6 +9,7 @@ use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
 use ledger::certificate::Certificate;
 use ledger::committee::{Committee, Engine};
+use ledger::crypto::PublicKey;
 use ledger::flow::FlowLine;
 use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
@@ -220,6 +221,13 @@ pub enum Seen {
         index: u64,
         /// The nodes that vote.
         voters: Vec<NodeId>,
+    },
+    /// A key is gone from a node for good: another one took its place. Told when the node runs.
+    KeyGone {
+        /// Where.
+        node: NodeId,
+        /// The key.
+        key: PublicKey,
     },
     /// A replica's role or term changed.
     Role {

@@ -4,16 +4,18 @@
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
 //! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon, `shards` has
-//! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
+//! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go, `keys` gives them other signing keys, `rules` has other policies of the cluster; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
 //! clients, `lapses` counts what became of them.
 
 mod acts;
 mod epochs;
 mod expulsion;
 mod founders;
+mod keys;
 mod lapses;
 mod nodes;
 mod registry;
+mod rules;
 mod shards;
 mod switch;
 mod thief;
@@ -43,8 +45,10 @@ use crate::state::KvState;
 use crate::world::World;
 
 pub(crate) use self::epochs::LENGTH_MS;
+pub(crate) use self::keys::Renewal;
 use self::lapses::Lapses;
 pub(crate) use self::nodes::Wish;
+pub(crate) use self::rules::Ruling;
 
 /// Times at which somebody acts in a channel in the phase with faults, one organisation or several.
 const MOMENTS: usize = 20;

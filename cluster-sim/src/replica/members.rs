@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use consensus::local::Input;
 use consensus::port::RoleView;
 use ledger::committee::Committee;
+use ledger::crypto::PublicKey;
 use ledger::header::Header;
 use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use ledger::lineage::Origin;
@@ -106,12 +107,32 @@ impl Replica {
         let proves = self.reseats() || self.group == GroupId::BEACON;
         let live = self.live.as_ref()?;
         let lends = self.reseats() && live.engine.member().is_some();
-        if lends || live.leads && proves { self.uncertified_handover() } else { None }
+        // Without it the key before could not go.
+        let renews = self.keys.public().len() > 1;
+        if lends || renews || live.leads && proves { self.uncertified_handover() } else { None }
     }
 
     /// Whether all blocks that hand over are certified here, as whoever lends its state has to know.
     pub(super) fn handovers_certified(&self) -> bool {
         self.uncertified_handover().is_none()
+    }
+
+    /// Whether this replica signs nothing more with another key of its node than this one: the committee in force and the one
+    /// that is prepared name it so, the last certificate leads there, and no block that hands over misses its certificate.
+    pub(crate) fn has_taken(&self, key: &PublicKey) -> bool {
+        let find = |at: &[u8]| state::find::<Committee>(&self.kv, at).ok().flatten();
+        let Some(current) = find(&schema::current_committee(self.group)) else { return false };
+        let hash = current.hash();
+        let last = self.live.as_ref().and_then(|live| live.driver.certificate());
+        let leads_there = last.is_some_and(|certificate| {
+            let header = &certificate.header;
+            header.committee_hash == hash || header.next_committee_hash == hash
+        });
+        let coming = find(&schema::coming_committee());
+        let mut named = [Some(&current), coming.as_ref()].into_iter().flatten();
+        let others =
+            |committee: &Committee| committee.index_of(self.node).is_some_and(|at| committee.members[at].key != *key);
+        leads_there && self.handovers_certified() && !named.any(others)
     }
 
     /// Whether this is a shard whose seats move, which nobody follows without a right to it.

@@ -26,9 +26,11 @@ use consensus::port::{Order, RoleView, Timing};
 use cross_shard::closed;
 use ledger::checked::Checked;
 use ledger::committee::{Committee, Engine as Kind};
+use ledger::crypto::SecretKey;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, GroupKind, Height, JobId, NodeId, Tick, TimeMs};
+use ledger::keys::NodeKeys;
 use ledger::limits::STAMP_AGE_MS_MAX;
 use ledger::lineage::SealedBy;
 use ledger::machine::Driver;
@@ -184,6 +186,8 @@ pub struct Replica {
     sabotage: Option<Sabotage>,
     /// Whether the host keeps things back: see `guard`.
     pub(crate) guards: bool,
+    /// The keys of its node.
+    pub(crate) keys: NodeKeys,
     /// How the group began, unless that stands in the genesis.
     founded: Option<Rc<Foundation>>,
     /// The first committee of a shard that others were cut or joined into.
@@ -322,6 +326,7 @@ impl Replica {
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },
             sabotage,
             guards: false,
+            keys: node_key(node).clone().into(),
             founded: None,
             born: None,
             tap: None,
@@ -409,7 +414,7 @@ impl Replica {
             group: self.group,
             node: self.node,
             join: self.join,
-            key: node_key(self.node).clone().into(),
+            key: self.keys.clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
             verify: self.genesis.verify,
@@ -680,10 +685,9 @@ impl Replica {
     }
 
     /// Brings this node's word on a job to the beacon. It may be lost.
-    pub(crate) fn report(&mut self, now: Tick, said: Said, out: &mut Vec<Effect>) {
+    pub(crate) fn report(&mut self, now: Tick, said: Said, key: &SecretKey, out: &mut Vec<Effect>) {
         let at_ms = self.guarded_clock(now).0.max(self.said_ms + 1);
         self.said_ms = at_ms;
-        let key = node_key(self.node);
         let report = JobReport::sign(self.constants.cluster, self.node, self.group, TimeMs(at_ms), said, key);
         self.work(now, VecDeque::from([Job::Driver(driver::Input::Report(report))]), out);
     }

@@ -144,6 +144,8 @@ fn config(args: &Sim) -> SimConfig {
         moves: args.moves,
         comings: args.comings,
         epochs: args.epochs,
+        keys: args.keys,
+        policies: args.policies,
         lie: args.lie,
         too_many: false,
         sabotage: None,

@@ -143,7 +143,7 @@ pub(crate) fn decided(entry: &LocalEntry) -> Option<Decided> {
 
 /// As in production: a machine that may not vote does not have the key.
 fn settings(replica: &Replica, votes: bool) -> Settings {
-    let key = if votes { node_key(replica.node).clone().into() } else { NodeKeys::none() };
+    let key = if votes { replica.keys.clone() } else { NodeKeys::none() };
     Settings { cluster: replica.constants.cluster, node: replica.node, key, timing: TIMING }
 }
 
