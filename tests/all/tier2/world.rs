@@ -223,6 +223,8 @@ impl World {
             coming_and_going: false,
             newcomers: 0,
             epochs: 0,
+            renewing: false,
+            ruling: false,
             // No host starts one.
             channels: 0,
             channel_engine: Engine::Raft,
