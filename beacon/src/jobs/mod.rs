@@ -340,7 +340,7 @@ pub(crate) enum Aim {
 
 /// The shards whose seats jobs decide about. All others change by the ordinary rules: among them those that a job would
 /// give to a node that takes none any more, as `nodes` have it. A move waits then until it is taken back, and parents are
-/// brought together once none of the left one's seats is such a node's.
+/// brought together once no seat of the one that stays is such a node's.
 pub(crate) fn aims(view: &mut View<'_>, nodes: &[NodeInfo]) -> BTreeMap<GroupId, Aim> {
     let takes = |id: NodeId| nodes.iter().any(|node| node.id == id && node.capacity > 0);
     let mut aims = BTreeMap::new();

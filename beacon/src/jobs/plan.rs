@@ -153,7 +153,8 @@ pub struct Plan {
     pub children: Vec<ChildShard>,
     /// Whether one half takes the nodes of the other one first: the smaller, or the right of two alike.
     pub aligns: bool,
-    /// The committee of the first shard, as it would be in the end where a seat moves: who may fail follows from it.
+    /// The committee of the first shard, as it would be in the end where a seat moves, and of the one whose nodes both take
+    /// where two are joined: who may fail follows from it.
     pub committee: Committee,
 }
 
@@ -211,7 +212,11 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
             let (like, follows) = like(first, second);
             let lacks = |node: &NodeId| follows.index_of(*node).is_none();
             let mut comes = like.members.iter().map(|member| member.node).filter(lacks);
-            if first.engine != second.engine || !comes.all(|node| standing.sound(node)) {
+            // A seat of a node that takes none any more goes to another one first, before the halves are brought together.
+            let other = standing.nodes.iter().any(|node| standing.sound(node.id) && like.index_of(node.id).is_none());
+            let stands =
+                aligned(first, second) || other || like.members.iter().all(|member| standing.sound(member.node));
+            if first.engine != second.engine || !stands || !comes.all(|node| standing.sound(node)) {
                 return Err(Reject::MergeApart);
             }
             if !standing.has_room(2) {
@@ -219,6 +224,7 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
             }
             plan.aligns = !aligned(first, second);
             plan.children = children(standing.next_shard, &[whole], like);
+            plan.committee = like.clone();
         }
         JobKind::Move { .. } => {}
     }

@@ -34,7 +34,7 @@ const fn merges(left: GroupId, right: GroupId) -> JobKind {
 
 #[test]
 fn each_thing_that_speaks_against_a_job() {
-    let rows: [(&str, fn(&mut Standing), JobKind, Option<Reject>); 36] = [
+    let rows: [(&str, fn(&mut Standing), JobKind, Option<Reject>); 37] = [
         ("a split", |_| {}, SPLIT, None),
         ("a merge", |_| {}, ALIKE, None),
         ("a merge of shards with other nodes", |_| {}, APART, None),
@@ -62,6 +62,12 @@ fn each_thing_that_speaks_against_a_job() {
         ("a barred node would come", |found| found.barred = vec![NodeId(1)], APART, Some(Reject::MergeApart)),
         ("a node without capacity would come", |found| found.nodes[1].capacity = 0, APART, Some(Reject::MergeApart)),
         ("a barred node stays", |found| found.barred = vec![NodeId(4)], APART, None),
+        (
+            "a barred node stays, and nobody takes its seat",
+            |found| found.barred = [4, 6, 7].map(NodeId).to_vec(),
+            APART,
+            Some(Reject::MergeApart),
+        ),
         ("too deep", |found| found.layout.shards[2].prefix.length = 32, SPLIT, Some(Reject::SplitDepth)),
         ("too many shards", |found| fill_shards(found, 1024), SPLIT, Some(Reject::SplitDepth)),
         ("too many with those under way", fill_almost, SPLIT, Some(Reject::SplitDepth)),

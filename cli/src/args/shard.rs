@@ -37,7 +37,7 @@ pub enum Shard {
     },
     /// Join the two halves of a prefix into one shard while they run
     #[command(
-        after_help = "Example:\n  seamark shard merge shard-4 shard-5 --as org-a\n\nThose have to send the same whom 'beacon policy' asks for 'jobs', by default more than half of the\norganisations. The second half takes the nodes of the first one before, where they differ. Given\nagain, it goes on watching."
+        after_help = "Example:\n  seamark shard merge shard-4 shard-5 --as org-a\n\nThose have to send the same whom 'beacon policy' asks for 'jobs', by default more than half of the\norganisations. The smaller half, or the right of two alike, takes the nodes of the other one before,\nwhere they differ. Given again, it goes on watching."
     )]
     Merge {
         /// Who signs.

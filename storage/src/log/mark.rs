@@ -8,7 +8,8 @@
 //! Owns: the file `ACKED` in the log's root and the thread that makes it durable. Layout, big endian:
 //! two slots, at 0 and at [`SLOT_DISTANCE`], each magic(8) ‖ version(4) ‖ sequence(8) ‖ crc32 of all
 //! before(4). The one in use is written over until it was made durable, and then the other one, so that a
-//! write that is torn leaves one that the disk has for good, and each time costs the disk one page.
+//! write that is torn leaves the other one, and each time costs the disk one page. The other one is older by one sync at most; what
+//! was written into a slot while it was made durable is durable with the next one.
 //!
 //! When it is written: after a batch is durable and before anybody is told, but not with an fsync of
 //! its own in between; it is made durable [`SYNC_EVERY`] after it has moved, however often it moves

@@ -387,6 +387,9 @@ pub(super) mod tests {
         });
         assert_eq!(alone.orgs, [OrgLine { org: "org-a".to_owned(), seats: 3, may_be_lost: false }]);
         assert!(text(&alone).contains("stands still without them"));
+        // The larger half keeps its nodes, and who may fail follows from them.
+        let larger = report(MERGE, |shards| shards.standing.committees[1] = committee(ONE, &[1, 2, 3, 4]));
+        assert_eq!((larger.refusal, larger.members, larger.decide, larger.aligns), (None, vec![1, 2, 3, 4], 3, true));
         let moving = JobKind::Move { group: ONE, from: NodeId(1), to: NodeId(4) };
         let moving = report(moving, |_| {});
         assert_eq!((moving.pause_ms, moving.members), (None, vec![2, 3, 4]));

@@ -4,7 +4,8 @@
 //! were made before it, so it waits for the last of these. They leave in the order in which they were made.
 //!
 //! What nothing follows from yet is not written yet: votes of others are held until this member says something, and
-//! go into one write with its own vote then. To lose them in a crash is as if they had come a moment later. What is
+//! go into one write with its own vote then. To lose them in a crash is, for what is decided, as if they had come a moment later; a proof that
+//! another member voted twice may be lost with the first of its two votes, at this member. What is
 //! still held when the entry is over, such as the votes that decide it, is never written: the log has the entry with its
 //! proof. So a member writes twice for an entry that nothing goes wrong with, once for each of its votes, however many
 //! others vote.
