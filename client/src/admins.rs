@@ -15,7 +15,6 @@ use beacon::registry::head_key;
 use beacon::{ClusterView, RegistryHead};
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::genesis::Genesis;
-use ledger::hash::sha256;
 use ledger::tree::{self, BitPrefix, TreeProof, value_hash};
 use ledger::{Certificate, ClusterId, Committee, GroupId, Height, OrgId, PublicKey, TimeMs, schema};
 
@@ -46,7 +45,7 @@ pub struct AdminsProof {
 /// What a proof has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedAdmins {
-    /// The admin key of every organisation of the cluster whose key is not revoked.
+    /// The admin key of every organisation of the cluster. A key that was revoked is in force nowhere.
     pub keys: BTreeMap<OrgId, PublicKey>,
     /// The beacon's block that proves it.
     pub height: Height,
@@ -140,8 +139,7 @@ pub fn verify(proof: &AdminsProof, genesis: &Genesis) -> Result<ProvedAdmins, Ad
             ClusterView::from_genesis(genesis)
         }
     };
-    let counts = |org: OrgId, key: &PublicKey| registry.revoked.binary_search(&(org, sha256(&key.0))).is_err();
-    let keys = registry.orgs.iter().map(|org| (org.id, org.admin_key)).filter(|(org, key)| counts(*org, key)).collect();
+    let keys = registry.orgs.iter().map(|org| (org.id, org.admin_key)).collect();
     Ok(ProvedAdmins { keys, height: header.height, time_ms: header.time_ms })
 }
 
@@ -156,14 +154,15 @@ fn held(
     if registry.cluster != expected {
         return Err(AdminsError::OtherCluster { found: registry.cluster, expected });
     }
-    if !registry.well_formed() {
-        return Err(AdminsError::Malformed("the registry is not well formed".to_owned()));
-    }
     let head = RegistryHead::of(registry.revision, bytes);
     let leaf = borsh::to_vec(&head).expect("writing to memory does not fail");
     let root = &certificate.header.state_root.0;
     path.verify_inclusion(root, &BitPrefix::ROOT, &position(), &value_hash(&leaf))?;
-    Ok(registry)
+    // What is certified and not as this program knows it is of a later one.
+    match registry.well_formed() {
+        true => Ok(registry),
+        false => Err(AdminsError::Malformed("the registry is of an unknown form".to_owned())),
+    }
 }
 
 /// Where the head of the registry stands in the beacon's state tree.

@@ -18,8 +18,8 @@ use crate::limits::ADMINS_ASKED_AGE_MS;
 use crate::sdk::Client;
 
 impl Client {
-    /// The admin key of every organisation of the cluster, but for keys that were revoked; proved against the genesis, as the
-    /// beacon held them at a block that is no earlier than one that this client was shown before, nor older than
+    /// The admin key of every organisation of the cluster, proved against the genesis, as the beacon held them at a block that
+    /// is no earlier than one that this client was shown before, nor older than
     /// [`ADMINS_AGE_MS_MAX`](crate::limits::ADMINS_AGE_MS_MAX).
     ///
     /// # Errors
