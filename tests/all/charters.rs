@@ -170,6 +170,7 @@ async fn outsiders_view(cluster: &TestCluster, outside: NodeId, beacon: NodeId) 
         ("Channels", Query::Channels(v1::ChannelsQuery { foundings: true })),
         ("Founded", Query::Founded(v1::FoundedQuery { group: channel })),
         ("Governance", Query::Governance(v1::GovernanceQuery { group: channel, ..v1::GovernanceQuery::default() })),
+        ("Admins", Query::Admins(v1::AdminsQuery::default())),
     ] {
         let request = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }.encode_to_vec();
         // Whoever is denied at the door has been told nothing.

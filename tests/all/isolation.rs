@@ -244,7 +244,7 @@ impl Scene {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
                 let public = [
                     "channels", "accounts", "explain", "founded", "nodes", "accused", "audit", "epochs", "shards",
-                    "job", "policies",
+                    "job", "policies", "admins",
                 ];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
