@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ledger::{GroupId, Reject, TxId};
 use proto::{EdgeError, v1};
 
+use crate::admins::AdminsError;
 use crate::evidence::EvidenceFileError;
 use crate::exclusion::ExclusionFileError;
 use crate::keystore::KeystoreError;
@@ -99,6 +100,9 @@ pub enum ClientError {
     /// Evidence that does not hold.
     #[error("the evidence does not hold: {0}; do not rely on it")]
     Evidence(#[from] EvidenceFileError),
+    /// The admins' keys that a router shows are not proved, or not as of now. Nothing is to be sealed for them.
+    #[error("the admins' keys are not proved, and nothing is sealed for them: {0}")]
+    Admins(#[from] AdminsError),
     /// The stream was closed.
     #[error("the submit stream is closed; open another one")]
     Closed,
@@ -126,6 +130,7 @@ impl ClientError {
             Self::Proof(error) => error.code(),
             Self::Exclusion(error) => error.code(),
             Self::Evidence(error) => error.code(),
+            Self::Admins(error) => error.code(),
             Self::Closed => "closed",
             Self::Randomness(_) => "randomness",
         }

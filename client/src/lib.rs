@@ -72,6 +72,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admins;
 pub mod descent;
 mod door;
 pub mod entry;
@@ -82,6 +83,7 @@ mod files;
 pub mod kept;
 mod keyfile;
 pub mod keystore;
+pub mod limits;
 pub mod net;
 pub mod opening;
 pub mod profile;
@@ -93,6 +95,7 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
+pub use admins::{AdminsError, AdminsProof, ProvedAdmins};
 pub use descent::{BornProof, FoundedProof, Handover};
 pub use door::{Door, LetIn};
 pub use entry::{Entry, EntryName};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admins;
 mod refusals;
 mod reshape;
 mod support;

@@ -9,7 +9,7 @@ use channel::opening::first_policies;
 use channel::policy::Item;
 use channel::{Command, FoundingAct, Hosting, Opening, Outcome, Policy, PromiseStanding, Quorum, Role, Subject, Terms};
 use client::net;
-use ledger::{Engine, GroupId, NodeId, OrgId, TimeMs};
+use ledger::{Engine, GroupId, NodeId, OrgId, SecretKey, TimeMs};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
@@ -132,6 +132,30 @@ async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
     }
 }
 
+/// The beacon's state proves the keys: before anything in the registry has changed, and after a key was replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_is_sealed_for_the_admin_key_that_the_beacon_has_certified() {
+    let cluster = TestCluster::start(Wanted { nodes: 3, shards: 1, ..Wanted::default() }).await;
+    let consortium = Consortium::of(&cluster);
+    let mut expected: BTreeMap<_, _> = cluster.genesis.orgs.iter().map(|org| (org.id, org.admin_key)).collect();
+    let [first, second] = [0, 1].map(|at: usize| cluster.genesis.orgs[at].id);
+    let member = consortium.client(first);
+    assert_eq!(member.admins().await.unwrap(), expected);
+    let next = SecretKey::derive(b"the second organisation's next key", b"");
+    let rotate = BeaconCommand::RotateAdminKey { key: next.public() };
+    consortium.beacon(second, &rotate).await.unwrap();
+    expected.insert(second, next.public());
+    let known = member.admins().await.unwrap();
+    assert_eq!(known, expected, "what is acknowledged is shown");
+
+    let opening = Opening::new([7; 32], first_policies());
+    let id = cluster.genesis.cluster_id();
+    let promise = client::opening::seal(&id, first, &opening, &known).unwrap();
+    assert_eq!(client::opening::open(&id, first, &promise, second, &next).as_ref(), Ok(&opening));
+    let before = client::opening::open(&id, first, &promise, second, &consortium.key(second));
+    assert_eq!(before.map_err(|error| error.code()), Err("opening_sealed"), "the key before opens nothing any more");
+}
+
 /// All that an organisation without a part in it can be told of a channel: by its router, as clients ask, and by a node
 /// of the beacon, as its node follows the registry.
 async fn outsiders_view(cluster: &TestCluster, outside: NodeId, beacon: NodeId) -> Vec<(String, Bytes)> {
@@ -146,6 +170,7 @@ async fn outsiders_view(cluster: &TestCluster, outside: NodeId, beacon: NodeId) 
         ("Channels", Query::Channels(v1::ChannelsQuery { foundings: true })),
         ("Founded", Query::Founded(v1::FoundedQuery { group: channel })),
         ("Governance", Query::Governance(v1::GovernanceQuery { group: channel, ..v1::GovernanceQuery::default() })),
+        ("Admins", Query::Admins(v1::AdminsQuery::default())),
     ] {
         let request = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }.encode_to_vec();
         // Whoever is denied at the door has been told nothing.

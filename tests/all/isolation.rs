@@ -159,6 +159,7 @@ impl Scene {
             "shards" => Query::Shards(v1::ShardsQuery {}),
             "job" => Query::Job(v1::JobQuery { job: 1 }),
             "policies" => Query::Policies(v1::PoliciesQuery {}),
+            "admins" => Query::Admins(v1::AdminsQuery::default()),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -243,7 +244,7 @@ impl Scene {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
                 let public = [
                     "channels", "accounts", "explain", "founded", "nodes", "accused", "audit", "epochs", "shards",
-                    "job", "policies",
+                    "job", "policies", "admins",
                 ];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));

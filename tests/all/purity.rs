@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("storage", &["ledger"]),
     ("consensus", &["ledger", "storage"]),
     ("proto", &["ledger"]),
-    ("client", &["channel", "ledger", "proto"]),
+    ("client", &["beacon", "channel", "ledger", "proto"]),
     ("router", &["beacon", "client", "ledger", "proto"]),
     (
         "shard-node",

@@ -1,5 +1,5 @@
 //! What the beacon tells of shards and of the jobs that cut, join and move them, unproved. The answers are the beacon's own
-//! records, which this crate does not know; commands about jobs are in [`super::command`].
+//! records, which this crate does not look into; commands about jobs are in [`super::command`].
 
 use borsh::BorshDeserialize;
 use ledger::JobId;

@@ -4,17 +4,18 @@
 //! Submitting is idempotent: the same signed bytes may be sent any number of times, over any router, and
 //! have one fate. It keeps nothing on disk.
 
+mod admins;
 mod command;
 mod jobs;
 mod pay;
 mod read;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use ledger::ClusterId;
 use ledger::genesis::Genesis;
-use ledger::{ClusterId, OrgId, PublicKey};
 use proto::{edge, v1};
 use tonic::Status;
 
@@ -44,6 +45,8 @@ struct Shared {
     cluster: ClusterId,
     genesis: Genesis,
     routers: Arc<Routers>,
+    /// The latest block of the beacon that was proved to this client with the admins' keys.
+    beacon_seen: AtomicU64,
 }
 
 impl Client {
@@ -77,7 +80,7 @@ impl Client {
         let genesis = profile.genesis()?;
         let (identity, roots) = (profile.identity()?, profile.roots()?);
         let routers = Arc::new(Routers::new(&profile.routers, &identity, &roots, sockets)?);
-        let shared = Shared { cluster: genesis.cluster_id(), genesis, routers };
+        let shared = Shared { cluster: genesis.cluster_id(), genesis, routers, beacon_seen: AtomicU64::new(0) };
         Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
     }
 
@@ -121,28 +124,6 @@ impl Client {
     /// [`ClientError`].
     pub async fn cluster(&self) -> Result<v1::ClusterReply, ClientError> {
         self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await }).await
-    }
-
-    /// The admin's key of every organisation, as the router knows them. Nothing proves them, so one that is not the genesis'
-    /// is warned of: it was replaced, or the router says what is not so.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn admins(&self) -> Result<BTreeMap<OrgId, PublicKey>, ClientError> {
-        let reply = self.cluster().await?;
-        let key_of = |admin: &v1::OrgKey| {
-            let org = u16::try_from(admin.org).ok()?;
-            Some((OrgId(org), PublicKey(admin.key[..].try_into().ok()?)))
-        };
-        let known: Option<BTreeMap<OrgId, PublicKey>> = reply.admins.iter().map(key_of).collect();
-        let known =
-            known.ok_or_else(|| ClientError::Protocol("the router names an admin key that is none".to_owned()))?;
-        for org in &self.shared.genesis.orgs {
-            if known.get(&org.id).is_some_and(|key| *key != org.admin_key) {
-                tracing::warn!(org = %org.name, "its admin key is not that of the genesis: it was replaced, or the router lies");
-            }
-        }
-        Ok(known)
     }
 
     /// The health of every group on every node.

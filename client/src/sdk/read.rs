@@ -473,7 +473,7 @@ impl Client {
     }
 
     /// Who is accused of voting twice and what becomes of its seats, as the beacon holds it, unproved: `beacon::Accused`,
-    /// which this crate does not know.
+    /// which this crate does not look into.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -485,7 +485,7 @@ impl Client {
     }
 
     /// What the beacon's audit of all groups has come to, unproved: `beacon::AuditStatus`, or with the proofs that it keeps
-    /// `beacon::AuditReport`, neither of which this crate knows.
+    /// `beacon::AuditReport`, neither of which this crate looks into.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -496,7 +496,7 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
-    /// What the beacon holds about epochs, unproved: `beacon::EpochBook`, which this crate does not know.
+    /// What the beacon holds about epochs, unproved: `beacon::EpochBook`, which this crate does not look into.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -507,7 +507,7 @@ impl Client {
         found_value("epochs", &reply)?.ok_or_else(missing)
     }
 
-    /// The epochs that the beacon keeps, with what proves them: `beacon::EpochProof`, which this crate does not know and
+    /// The epochs that the beacon keeps, with what proves them: `beacon::EpochProof`, which this crate does not look into and
     /// whose judge is the caller. `None` when no epoch has ended.
     ///
     /// # Errors

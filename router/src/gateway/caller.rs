@@ -91,7 +91,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Epochs(_)
             | Query::Shards(_)
             | Query::Job(_)
-            | Query::Policies(_),
+            | Query::Policies(_)
+            | Query::Admins(_),
         )
         | None => return false,
     };

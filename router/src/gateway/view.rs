@@ -207,8 +207,6 @@ impl ClusterView {
         fn encode<T: borsh::BorshSerialize>(value: &T) -> Bytes {
             borsh::to_vec(value).expect("writing to memory does not fail").into()
         }
-        let admin_of =
-            |org: &OrgInfo| v1::OrgKey { org: u32::from(org.id.0), key: Bytes::copy_from_slice(&org.admin_key.0) };
         v1::ClusterReply {
             genesis: self.genesis.clone(),
             layout: encode(&*self.layout),
@@ -216,7 +214,6 @@ impl ClusterView {
             nodes: self.nodes.values().map(encode).collect(),
             leaders: self.hints(),
             beacon_height: self.beacon_height,
-            admins: self.orgs.iter().map(admin_of).collect(),
         }
     }
 

@@ -410,6 +410,7 @@ impl FakeNode {
             | Query::Shards(_)
             | Query::Job(_)
             | Query::Policies(_)
+            | Query::Admins(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

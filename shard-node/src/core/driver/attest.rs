@@ -14,7 +14,7 @@ use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
-use ledger::ids::{GroupId, Height, NodeId, Tick};
+use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
 use ledger::tx::ParsedTx;
 
 use crate::core::driver::{Cause, CertifiedBlock, GroupDriver, Output, certify};
@@ -22,6 +22,9 @@ use crate::core::peer::PeerMessage;
 
 /// How long certificates that the host wants are asked for.
 pub(super) const WANTED_MS: u64 = 3_000;
+/// A block that is no older is of about now: whoever may read can ask for a later one, and each costs every replica a
+/// signature and a sync.
+pub(super) const FRESH_MS: u64 = 60_000;
 
 impl GroupDriver {
     /// Attests at once, or after the host has checked the client signatures of the block.
@@ -116,6 +119,19 @@ impl GroupDriver {
         let open = self.certifier.last() == height && self.certifier.certificate(height).is_none();
         if self.leads && open && self.may_sign_behind(height) {
             self.batcher.deadline_due();
+        }
+    }
+
+    /// Somebody is to be proved what the group holds as of about now, and where nothing happens its last block may be days
+    /// old: a leader makes one, if need be an empty one. Nobody certifies block 0.
+    pub(super) fn refresh(&mut self, now: Tick, out: &mut Vec<Output>) {
+        let last = self.certifier.header(self.certifier.last()).map(|(header, _)| (header.height, header.time_ms));
+        let fresh = |(height, time): (Height, TimeMs)| {
+            height > Height(0) && self.stamp(now).0 < time.0.saturating_add(FRESH_MS)
+        };
+        if self.leads && !last.is_some_and(fresh) {
+            self.batcher.deadline_due();
+            self.flush(now, out);
         }
     }
 

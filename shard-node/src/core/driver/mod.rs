@@ -350,6 +350,7 @@ impl Driver for GroupDriver {
                     self.ask_for_certificates(now, out);
                 }
             }
+            Input::Refresh => self.refresh(now, out),
             Input::Found(block) => self.found(*block),
             Input::Peer { from, message } => self.peer(now, from, *message, out),
             Input::Evidence(proof) => {

@@ -141,6 +141,8 @@ pub enum Input {
     },
     /// Somebody needs the certificate of an earlier block, which is not kept here.
     Want(Height),
+    /// Somebody needs a proof of what the group holds as of about now, and its last block is of an earlier time.
+    Refresh,
     /// The certificate of an earlier block, which has come from [`Output::Late`] and is kept by now, with the heads of
     /// that block.
     Found(Box<CertifiedBlock>),

@@ -1,4 +1,4 @@
-use super::attest::WANTED_MS;
+use super::attest::{FRESH_MS, WANTED_MS};
 use std::collections::VecDeque;
 
 use super::*;
@@ -596,6 +596,41 @@ fn certificates_of_earlier_blocks_are_asked_for_and_each_node_answers_once() {
     bench.now = Tick(2 * WANTED_MS);
     assert!(wanted(&bench.step(Input::Timer)).is_empty());
     assert_eq!(old(2, &mut bench), 0, "too late");
+}
+
+#[test]
+fn a_leader_makes_a_block_for_who_needs_a_proof_as_of_now_and_not_twice_a_minute() {
+    let made = |out: &[Output]| out.iter().filter(|output| matches!(output, Output::Propose { .. })).count();
+    let at = |height: u64, leads: bool, later_ms: u64| {
+        let mut bench = Bench::new();
+        bench.step(Input::System(system(height)));
+        let last = header(SHARD, height).time_ms.0;
+        bench.step(Input::ClockOffset(i64::try_from(last + later_ms).expect("small")));
+        bench.role(leads, Some(NodeId(if leads { 1 } else { 2 })));
+        bench
+    };
+    for (height, leads, later_ms, blocks) in [
+        (5, true, FRESH_MS, 1),
+        (5, true, u64::from(u32::MAX), 1),
+        (5, true, FRESH_MS - 1, 0),
+        (5, false, FRESH_MS, 0),
+        // Nobody certifies block 0.
+        (0, true, 0, 1),
+    ] {
+        let out = at(height, leads, later_ms).step(Input::Refresh);
+        assert_eq!(made(&out), blocks, "block {height}, {later_ms} ms ago, leads: {leads}");
+        assert!(proposed(&out).is_empty(), "nothing is in it: {out:?}");
+    }
+    let mut bench = at(5, true, FRESH_MS);
+    assert_eq!(made(&bench.step(Input::Refresh)), 1);
+    assert_eq!(made(&bench.step(Input::Refresh)), 0, "one is on its way");
+    bench.step(Input::Proposed { id: 0, accepted: true });
+    let time_ms = TimeMs(header(SHARD, 5).time_ms.0 + FRESH_MS);
+    bench.step(Input::Committed(block(Header { time_ms, ..header(SHARD, 6) })));
+    bench.now = Tick(FRESH_MS - 1);
+    assert_eq!(made(&bench.step(Input::Refresh)), 0, "and the one that it made is young");
+    bench.now = Tick(FRESH_MS);
+    assert_eq!(made(&bench.step(Input::Refresh)), 1);
 }
 
 #[test]

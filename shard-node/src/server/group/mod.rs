@@ -183,6 +183,12 @@ impl GroupHandle {
         let _ = self.inputs.try_send(Input::Want(height));
     }
 
+    /// Asks for a block where the last one is old, so that what the group holds can be proved as of about now. It is made if
+    /// this replica leads.
+    pub fn refresh(&self) {
+        let _ = self.inputs.try_send(Input::Refresh);
+    }
+
     /// Hands over a peer's message; it is lost when the group's queue is full. Nobody need know who is silent while
     /// nobody watches, nor again and again that a committee is ready which waits for its epoch.
     pub fn peer(&self, from: NodeId, message: PeerMessage) {

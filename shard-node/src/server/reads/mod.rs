@@ -2,7 +2,8 @@
 //! or as it stands; with a proof where one is asked for.
 //!
 //! Owns what a read may cost and how large its answer may be. Every answer is of one moment of the state:
-//! a block that is applied meanwhile shows in all of it or in nothing. Nothing is written here.
+//! a block that is applied meanwhile shows in all of it or in nothing. Nothing is written here; a
+//! question that has to be answered as of about now may have the beacon make a block, at most one a minute.
 
 mod history;
 mod part;
@@ -21,7 +22,7 @@ use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
 use ledger::evidence;
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, GroupKind, Height, JobId, OrgId, TxId};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, GroupKind, Height, JobId, OrgId, TimeMs, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
 use ledger::lineage::{Origin, SealedBy, Segment};
 use ledger::receipt::Receipt;
@@ -193,6 +194,7 @@ async fn in_full(
             prove::exclusion(handle, OrgId(org)).await
         }
         Query::Epochs(_) if prove => prove::epochs(handle).await,
+        Query::Admins(query) => prove::admins(handle, TimeMs(query.since_ms)).await,
         Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
@@ -291,7 +293,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
             }
         }
         // What is always proved is answered before.
-        Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
+        Query::Founded(_) | Query::Exclusion(_) | Query::Admins(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
 }

@@ -7,16 +7,18 @@
 use std::time::Duration;
 
 use beacon::epochs::EPOCH_PROOF_FORMAT;
-use beacon::{EpochProof, registry};
+use beacon::{ClusterView, EpochProof, registry};
 use bytes::Bytes;
 use channel::ExclusionReceipt;
+use client::admins::ADMINS_FORMAT;
 use client::descent::{BornProof, FoundedProof, Handover};
 use client::evidence::EVIDENCE_FORMAT;
 use client::proof::{Claim, ProofFile};
-use client::{EntryName, EvidenceFile, ExclusionFile};
+use client::{AdminsProof, EntryName, EvidenceFile, ExclusionFile};
+use consensus::sequencer::Sequencer;
 use ledger::account::AccountRecord;
 use ledger::evidence;
-use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
+use ledger::ids::{Address, GroupId, Height, OrgId, TimeMs, TxId};
 use ledger::lineage::{Origin, Segment};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -279,6 +281,46 @@ pub(super) async fn epochs(handle: &GroupHandle) -> Result<v1::QueryReply, Failu
     let handovers = chain(handle, &certificate).await?;
     let proof = EpochProof { version: EPOCH_PROOF_FORMAT, records, deals, path, certificate, committee, handovers };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// The admin key of every organisation, with the registry that it stands in, at a block of this time or later if the beacon
+/// makes one in time: whoever asks judges how old an answer may be.
+pub(super) async fn admins(handle: &GroupHandle, since: TimeMs) -> Result<v1::QueryReply, Failure> {
+    if handle.group != GroupId::BEACON {
+        return Ok(nothing(handle));
+    }
+    refreshed(handle, since).await;
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, registry::head_key());
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        // It appears with the first change. Before that the registry is that of the genesis, which everybody has.
+        let changed = reader.get(&key)?.is_some();
+        let registry = if changed { Some(ClusterView::read(&reader)?.encode()) } else { None };
+        Ok((registry, height, path))
+    };
+    let (registry, height, path) = aside(read).await?;
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
+    let proof = AdminsProof { version: ADMINS_FORMAT, registry, path, certificate, committee, handovers };
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// Waits until the last block is of this time or later, which a leader makes; no longer than a proof waits for its
+/// certificate. Nobody certifies block 0.
+async fn refreshed(handle: &GroupHandle, since: TimeMs) {
+    let there = || {
+        let stand = handle.share.stand.lock();
+        stand.applied.height > Height(0) && stand.applied.time_ms >= since
+    };
+    if there() {
+        return;
+    }
+    let mut role = handle.engine.role();
+    handle.refresh();
+    let wait = async { while !there() && role.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(CERTIFICATE_WITHIN, wait).await;
 }
 
 /// With which committee a shard began that others were cut or joined into. That there is none such is not proved.
