@@ -317,9 +317,9 @@ async fn refreshed(handle: &GroupHandle, since: TimeMs) {
     if there() {
         return;
     }
-    let mut role = handle.engine.role();
+    let mut certified = handle.certified.clone();
     handle.refresh();
-    let wait = async { while !there() && role.changed().await.is_ok() {} };
+    let wait = async { while !there() && certified.changed().await.is_ok() {} };
     let _ = tokio::time::timeout(CERTIFICATE_WITHIN, wait).await;
 }
 
