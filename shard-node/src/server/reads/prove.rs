@@ -15,7 +15,6 @@ use client::descent::{BornProof, FoundedProof, Handover};
 use client::evidence::EVIDENCE_FORMAT;
 use client::proof::{Claim, ProofFile};
 use client::{AdminsProof, EntryName, EvidenceFile, ExclusionFile};
-use consensus::sequencer::Sequencer;
 use ledger::account::AccountRecord;
 use ledger::evidence;
 use ledger::ids::{Address, GroupId, Height, OrgId, TimeMs, TxId};
