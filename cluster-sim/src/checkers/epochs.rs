@@ -84,12 +84,15 @@ fn signed(cluster: &ClusterId, given: &Contribution, key: &PublicKey) -> bool {
     given.cluster == *cluster && crypto::verify(key, &digest, &given.signature).is_ok()
 }
 
-/// What a member committed itself to and has revealed, each in its time.
+/// What a member committed itself to and has revealed, each in its time. In the block that gives it another key either may
+/// have come before that, which the entry knows and the header does not: what counts there (`certain` of a commitment and of
+/// a secret) is for the registry to say.
 fn contributed(
     cluster: &ClusterId,
     published: &Published,
     record: &EpochRecord,
     entrant: &Entrant,
+    certain: (bool, bool),
 ) -> (Option<Hash32>, Option<Hash32>) {
     if entrant.barred {
         return (None, None);
@@ -98,11 +101,15 @@ fn contributed(
     let over = TimeMs(record.began_ms.0 + LENGTH_MS);
     let given = published.get(&(record.epoch, entrant.node)).map_or(&[][..], Vec::as_slice);
     // A member that is given another key meanwhile goes on with that one.
-    let valid = |given: &&Given| {
-        let mut keys = given.keys.iter().chain([&entrant.key]);
-        keys.any(|key| signed(cluster, &given.contribution, key))
+    let valid = |given: &&Given, certain: bool| {
+        let holds = |key: &PublicKey| signed(cluster, &given.contribution, key);
+        match certain && !given.keys.is_empty() {
+            true => given.keys.iter().all(holds),
+            false => given.keys.iter().chain([&entrant.key]).any(holds),
+        }
     };
-    let mut commitments = given.iter().filter(|given| given.time_ms < reveal).filter(valid).filter_map(|given| {
+    let early = given.iter().filter(|given| given.time_ms < reveal && valid(given, certain.0));
+    let mut commitments = early.filter_map(|given| {
         if let Part::Commitment(commitment) = given.contribution.part { Some(commitment) } else { None }
     });
     let Some(commitment) = commitments.next() else { return (None, None) };
@@ -110,7 +117,8 @@ fn contributed(
     let fits = |secret: &Hash32| {
         hash_of(&[b"seamark/epoch-commitment/v1", &cluster.0.0, &epoch, &node, &secret.0]) == commitment
     };
-    let in_time = given.iter().filter(|given| reveal <= given.time_ms && given.time_ms < over).filter(valid);
+    let in_time =
+        given.iter().filter(|given| reveal <= given.time_ms && given.time_ms < over && valid(given, certain.1));
     let mut secrets = in_time.filter_map(|given| match given.contribution.part {
         Part::Secret(secret) if fits(&secret) => Some(secret),
         Part::Secret(_) | Part::Commitment(_) => None,
@@ -165,7 +173,10 @@ impl Epochs {
             if withheld != entrant.barred {
                 wrong(&format!("has node {node} barred: {}, which withheld before: {withheld}", entrant.barred));
             }
-            let (commitment, secret) = contributed(&cluster, &self.published, record, entrant);
+            let of = |certain| contributed(&cluster, &self.published, record, entrant, certain);
+            let mut ways = [(true, true), (true, false), (false, true), (false, false)].into_iter().map(of);
+            let said = (entrant.commitment, entrant.secret);
+            let (commitment, secret) = ways.find(|way| *way == said).unwrap_or_else(|| of((false, false)));
             if entrant.commitment != commitment {
                 wrong(&format!("has another commitment of node {node} than it has published in time"));
             }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
+use ledger::crypto::Signature;
 use ledger::hash::{Hash32, sha256};
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
@@ -61,7 +62,7 @@ pub(super) struct Batcher {
     /// What members of the beacon give to a seed, by node: each part leaves before the next one comes.
     contributions: BTreeMap<NodeId, Contribution>,
     /// Since this replica leads: when the last one of each node was taken, and which.
-    contributed: BTreeMap<NodeId, (Tick, Hash32)>,
+    contributed: BTreeMap<NodeId, (Tick, Signature)>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
@@ -208,12 +209,13 @@ impl Batcher {
     /// Whether a contribution was not taken a moment ago.
     pub(super) fn misses_contribution(&self, now: Tick, given: &Contribution) -> bool {
         let known = self.contributed.get(&given.node);
-        known.is_none_or(|(at, digest)| *digest != given.digest() || now.0 >= at.0 + CONTRIBUTION_EVERY_MS)
+        // The same under another key is another one: the one before was refused, if the member's key has changed.
+        known.is_none_or(|(at, taken)| *taken != given.signature || now.0 >= at.0 + CONTRIBUTION_EVERY_MS)
     }
 
     /// Takes a contribution that was missed, and judged.
     pub(super) fn push_contribution(&mut self, now: Tick, given: Contribution) {
-        self.contributed.insert(given.node, (now, given.digest()));
+        self.contributed.insert(given.node, (now, given.signature));
         self.contributions.insert(given.node, given);
     }
 
