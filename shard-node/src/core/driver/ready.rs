@@ -100,10 +100,12 @@ impl GroupDriver {
     }
 
     /// Signs a block with the next key as well, where the committee that is prepared names this replica by another one than
-    /// it has.
+    /// it has. A leader that has made the proof needs no more of that; once another one leads, it has to make its own, as the
+    /// one that was made here may have been lost with the lead.
     pub(super) fn sign_renewed(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
         let (group, node) = (self.config.group, self.config.node);
-        let Some(public) = self.committees.next_key(group, node).filter(|_| self.ready.proof.is_none()) else { return };
+        let proved = self.leads && self.ready.proof.is_some();
+        let Some(public) = self.committees.next_key(group, node).filter(|_| !proved) else { return };
         let (Some(key), Some((_, header_hash))) = (self.config.key.of(&public), self.certifier.header(height)) else {
             return;
         };

@@ -185,3 +185,22 @@ fn a_leader_whose_own_key_is_replaced_proves_it_by_itself() {
     assert!(proofs(without.hears(attestation(1, &first, &node_key(1)))).is_empty());
     assert!(proofs(without.later()).is_empty(), "it does not have the key");
 }
+
+#[test]
+fn a_leader_that_has_proved_its_own_key_signs_on_with_it_when_another_one_leads() {
+    let (old, new) = (committee(SHARD, 0), renewed());
+    let (first, second) = (by(1, &old), by(2, &old));
+    let mut bench = Bench::new(RENEWS, &[node_key(RENEWS), next_key()], true);
+    bench.block(&first);
+    assert!(!proofs(bench.hears(attestation(1, &first, &node_key(1)))).is_empty());
+
+    // The beacon may never have seen the proof, and the next leader makes none without this signature.
+    bench.step(Input::Role { leads: false, leader: Some(NodeId(1)) });
+    assert!(signed(&bench.later(), &first).1, "of the last block, though none comes");
+    assert_eq!(signed(&bench.block(&second), &second), (true, true));
+
+    // The proof is still good if it leads again.
+    bench.step(Input::Role { leads: true, leader: Some(NodeId(RENEWS)) });
+    let sent = proofs(bench.later());
+    assert!(!sent.is_empty() && sent.iter().all(|proof| proof.holds(&old, &new)), "{sent:?}");
+}
