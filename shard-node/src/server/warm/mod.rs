@@ -403,7 +403,7 @@ fn catch_up(
     {
         copies.block(parents, &followed)?;
         taken += 1;
-        if taken.is_multiple_of(BLOCKS_A_STEP) && !steps.keep_up() {
+        if taken.is_multiple_of(BLOCKS_A_STEP) && !steps.keep_up(copies.behind(parents)) {
             return Err(CopyError::Behind(parents[followed.place].group));
         }
     }

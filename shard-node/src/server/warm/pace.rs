@@ -21,6 +21,10 @@ const FREE: Duration = Duration::from_millis(250);
 /// One part of so many of a core that all other threads of the process use at most while it counts as idle: nobody loses
 /// anything then, and nothing rests.
 const IDLE: u32 = 5;
+/// How often whoever takes what is written meanwhile looks whether it gains.
+const GAINS_EVERY: Duration = Duration::from_secs(3);
+/// So much shorter are its rests at most: there are none, for what a step takes.
+const FASTER_MAX: u32 = 1 << 10;
 /// How long one rest lasts at most before whoever rests looks around.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -72,6 +76,35 @@ pub struct Steps<'a> {
     last: Duration,
     /// What all steps have used.
     total: Duration,
+    gains: Gains,
+}
+
+/// Whether whoever takes what is written meanwhile comes nearer to its end, and how much less it rests until it does. At a
+/// fixed pace one that writes faster than that is never caught up with.
+struct Gains {
+    /// A rest is shorter by this.
+    faster: u32,
+    /// When it was looked at last, and how many blocks were missing then.
+    looked: Option<(Instant, u64)>,
+}
+
+impl Gains {
+    const FIRST: Self = Self { faster: 2, looked: None };
+
+    fn faster(&mut self, now: Instant, behind: u64) -> u32 {
+        let Some((then, missed)) = self.looked else {
+            self.looked = Some((now, behind));
+            return self.faster;
+        };
+        if now.saturating_duration_since(then) >= GAINS_EVERY {
+            // Too little to be through within some ten looks.
+            if behind.saturating_add(missed / 10) > missed {
+                self.faster = self.faster.saturating_mul(2).min(FASTER_MAX);
+            }
+            self.looked = Some((now, behind));
+        }
+        self.faster
+    }
 }
 
 impl<'a> Steps<'a> {
@@ -86,7 +119,14 @@ impl<'a> Steps<'a> {
     #[must_use]
     pub fn in_one_go(over: &'a dyn Fn() -> bool) -> Self {
         let used = used();
-        Self { over, pace: None, looked: (Instant::now(), used), last: used[0], total: Duration::ZERO }
+        Self {
+            over,
+            pace: None,
+            looked: (Instant::now(), used),
+            last: used[0],
+            total: Duration::ZERO,
+            gains: Gains::FIRST,
+        }
     }
 
     /// A step has ended. Returns, after a rest, whether there is any use in the next one.
@@ -94,10 +134,11 @@ impl<'a> Steps<'a> {
         self.step(1)
     }
 
-    /// As [`Steps::next`], of a step that takes what the parents have written meanwhile: they write more while it rests, so
-    /// that it rests half as long.
-    pub fn keep_up(&mut self) -> bool {
-        self.step(2)
+    /// As [`Steps::next`], of a step that takes what the parents have written meanwhile, with so many blocks `behind` them: they
+    /// write more while it rests, so that it rests half as long, and half of that again whenever it has gained too little.
+    pub fn keep_up(&mut self, behind: u64) -> bool {
+        let faster = self.gains.faster(Instant::now(), behind);
+        self.step(faster)
     }
 
     fn step(&mut self, faster: u32) -> bool {
@@ -157,6 +198,17 @@ mod tests {
         assert_eq!(rest(ms(240), ms(20), 16), ms(150));
         assert_eq!(rest(ms(250), ms(20), 16), ms(300));
         assert_eq!(rest(ms(250), ms(20), 1), ms(0));
+    }
+
+    #[test]
+    fn who_does_not_gain_on_what_is_written_rests_less_until_it_does() {
+        let (begun, mut gains) = (Instant::now(), Gains::FIRST);
+        let mut at = |seconds, behind| gains.faster(begun + Duration::from_secs(seconds), behind);
+        assert_eq!([at(0, 1_000), at(1, 2_000), at(2, 500)], [2; 3], "it is looked at every three seconds");
+        assert_eq!(at(3, 900), 2, "a tenth was gained");
+        assert_eq!([at(6, 899), at(9, 899), at(12, 950)], [4, 8, 16]);
+        assert_eq!([at(15, 800), at(18, 700), at(21, 600)], [16; 3], "as fast as it has to be, and no faster");
+        assert_eq!((1..10).map(|look| at(21 + 3 * look, 600)).last(), Some(FASTER_MAX));
     }
 
     #[test]
