@@ -120,7 +120,19 @@ impl Following {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// What says the same on another thread; this end stays where it is.
+    /// What says on another thread how much of the room for what waits is taken, in percent: of its own or of the node's,
+    /// whichever is fuller. At 100 all is lost.
+    pub fn filled_elsewhere(&self) -> impl Fn() -> u32 + Send + Sync + use<> {
+        let (own, own_max, room) = (Arc::clone(&self.bytes), self.bytes_max, self.room.clone());
+        let percent =
+            |taken: usize, most: usize| u32::try_from(taken.saturating_mul(100) / most.max(1)).unwrap_or(u32::MAX);
+        move || {
+            let all = percent(room.bytes.load(Ordering::Acquire), room.bytes_max);
+            percent(own.load(Ordering::Acquire), own_max).max(all)
+        }
+    }
+
+    /// What says the same as [`Following::lost`] on another thread; this end stays where it is.
     pub fn lost_elsewhere(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let lost = Arc::clone(&self.lost);
         move || lost.load(Ordering::Acquire)
@@ -226,7 +238,10 @@ mod tests {
         followers.add(0, &following);
         let large = Arc::new(vec![(vec![0; 60], None)]);
         followers.block(Height(1), &large);
+        let filled = following.filled_elsewhere();
+        assert_eq!(filled(), 60, "of its own hundred bytes");
         assert_eq!(following.waiting().len(), 1);
+        assert_eq!(filled(), 0);
         followers.block(Height(2), &large);
         assert!(!following.lost());
         followers.block(Height(3), &large);

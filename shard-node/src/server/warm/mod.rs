@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::aside::aside;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
-use self::pace::Steps;
+use self::pace::{Pace, Steps};
 use self::record::Record;
 use self::reports::Reports;
 use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
@@ -334,11 +334,13 @@ impl Making {
         let over = || lost() || self.stop.is_cancelled() || parents.iter().any(Parent::is_closed);
         // The job is the one of the beginning, and may have come further.
         let late = || parents.iter().any(Parent::is_sealed);
+        let filled = following.filled_elsewhere();
         let waits = self.job.phase == Phase::Preparing && !hurries;
         let turn = self.turn(place.node, &parents);
         // The end that is followed goes along, and comes back: it is one thread's.
         let make = |following: Following| {
-            let mut steps = if waits { Steps::paced(self.since, &over, &late) } else { Steps::in_one_go(&over) };
+            let pace = Pace { since: self.since, late: &late, filled: &filled };
+            let mut steps = if waits { Steps::paced(pace, &over) } else { Steps::in_one_go(&over) };
             steps.wait(turn);
             let mut copies = Copies::make(place, &self.job, &parents, &mut steps)?;
             catch_up(&mut copies, &parents, &following, &mut steps)?;

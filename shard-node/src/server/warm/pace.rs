@@ -37,6 +37,12 @@ fn parts(elapsed: Duration) -> u32 {
     PARTS.checked_shr(doubled).unwrap_or_default().max(1)
 }
 
+/// The same, when so much of the room for what parents write meanwhile is taken, in percent: the copy has to be there before
+/// that is full.
+fn parts_where(filled: u32) -> u32 {
+    PARTS.checked_shr(filled.saturating_sub(10) / 15).unwrap_or_default().max(1)
+}
+
 /// Whether others have used so little of the processor in so much time.
 fn is_idle(others: Duration, time: Duration) -> bool {
     others * IDLE <= time
@@ -48,10 +54,27 @@ fn rest(before: Duration, spent: Duration, parts: u32) -> Duration {
     spent.saturating_sub(free) * (parts - 1)
 }
 
-/// How much longer whoever has `rested` behind that step rests, so long after the job has begun to wait for it: time that runs out
-/// also shortens a rest that was begun.
-fn left(before: Duration, spent: Duration, elapsed: Duration, rested: Duration) -> Duration {
-    rest(before, spent, parts(elapsed)).saturating_sub(rested)
+/// How much longer whoever has `rested` behind that step rests, when the copy may take one part of so many: time or room that runs
+/// out also shortens a rest that was begun.
+fn left(before: Duration, spent: Duration, parts: u32, rested: Duration) -> Duration {
+    rest(before, spent, parts).saturating_sub(rested)
+}
+
+/// What a copy goes by.
+#[derive(Clone, Copy)]
+pub struct Pace<'a> {
+    /// Since when the job waits for it.
+    pub since: Instant,
+    /// Whether payers wait by now: then nothing rests.
+    pub late: &'a dyn Fn() -> bool,
+    /// How much of the room for what parents write meanwhile is taken, in percent.
+    pub filled: &'a dyn Fn() -> u32,
+}
+
+impl Pace<'_> {
+    fn parts(&self) -> u32 {
+        parts(self.since.elapsed()).min(parts_where((self.filled)()))
+    }
 }
 
 /// Processor time that this thread has used, and that the process has.
@@ -68,8 +91,8 @@ fn time_of(clock: ClockId) -> Duration {
 /// The steps of a copy that is being made, all on one thread.
 pub struct Steps<'a> {
     over: &'a dyn Fn() -> bool,
-    /// Since when the job waits for it, and whether payers wait by now; none where nothing rests.
-    pace: Option<(Instant, &'a dyn Fn() -> bool)>,
+    /// None where nothing rests.
+    pace: Option<Pace<'a>>,
     /// When the last step began to rest, and what the thread and the process had used then.
     looked: (Instant, [Duration; 2]),
     /// What the thread had used when the last rest ended.
@@ -108,11 +131,10 @@ impl Gains {
 }
 
 impl<'a> Steps<'a> {
-    /// Rests between steps, by the time since the job waits for it. `over` says whether the work has become worthless, `late`
-    /// whether payers wait for it by now: then nothing rests any more.
+    /// Rests between steps. `over` says whether the work has become worthless.
     #[must_use]
-    pub fn paced(since: Instant, over: &'a dyn Fn() -> bool, late: &'a dyn Fn() -> bool) -> Self {
-        Self { pace: Some((since, late)), ..Self::in_one_go(over) }
+    pub fn paced(pace: Pace<'a>, over: &'a dyn Fn() -> bool) -> Self {
+        Self { pace: Some(pace), ..Self::in_one_go(over) }
     }
 
     /// Never rests.
@@ -157,7 +179,7 @@ impl<'a> Steps<'a> {
 
     /// Waits before the first step, so that the members of a shard do not all begin at once.
     pub fn wait(&self, time: Duration) {
-        let Some((_, late)) = self.pace else { return };
+        let Some(Pace { late, .. }) = self.pace else { return };
         let begun = Instant::now();
         while begun.elapsed() < time && !(self.over)() && !late() {
             std::thread::sleep(LOOK.min(time));
@@ -166,11 +188,11 @@ impl<'a> Steps<'a> {
 
     /// Rests behind a step that took `spent`, for as long as anybody has something of it.
     fn pause(&self, spent: Duration) {
-        let Some((since, late)) = self.pace else { return };
+        let Some(pace) = self.pace else { return };
         let mut rested = Duration::ZERO;
         loop {
-            let one = left(self.total, spent, since.elapsed(), rested).min(LOOK);
-            if one.is_zero() || (self.over)() || late() {
+            let one = left(self.total, spent, pace.parts(), rested).min(LOOK);
+            if one.is_zero() || (self.over)() || (pace.late)() {
                 return;
             }
             std::thread::sleep(one);
@@ -189,6 +211,10 @@ mod tests {
         assert_eq!([0, 60, 179].map(at), [32; 3]);
         assert_eq!([180, 210, 240, 270, 300, 599, u64::MAX].map(at), [16, 8, 4, 2, 1, 1, 1]);
         const { assert!(beacon::limits::PREPARE_MS_MAX >= 2 * 300_000) }
+        // And when what waits for it runs out of room.
+        assert_eq!([0, 24, 25, 40, 55, 70, 85, 100, u32::MAX].map(parts_where), [32, 32, 16, 8, 4, 2, 1, 1, 1]);
+        let filled = |percent| Pace { since: Instant::now(), late: &|| false, filled: percent }.parts();
+        assert_eq!([filled(&|| 0), filled(&|| 60)], [32, 4]);
     }
 
     #[test]
@@ -219,9 +245,10 @@ mod tests {
 
     #[test]
     fn whoever_rests_finds_out_that_the_work_is_over() {
-        assert!(Steps::paced(Instant::now(), &|| false, &|| false).next());
-        assert!(!Steps::paced(Instant::now(), &|| true, &|| false).next());
-        let mut steps = Steps::paced(Instant::now(), &|| true, &|| false);
+        let pace = || Pace { since: Instant::now(), late: &|| false, filled: &|| 0 };
+        assert!(Steps::paced(pace(), &|| false).next());
+        assert!(!Steps::paced(pace(), &|| true).next());
+        let mut steps = Steps::paced(pace(), &|| true);
         // As if it had taken an hour of the processor: nobody rests for half of a day.
         steps.total = Duration::from_secs(3_600);
         steps.last = Duration::ZERO;
@@ -233,7 +260,7 @@ mod tests {
     fn a_rest_that_was_begun_is_over_when_the_job_runs_out_of_time() {
         let seconds = Duration::from_secs;
         // A step of twenty seconds of the processor: the tree of a large state is hashed in one go.
-        let left_at = |elapsed, rested| left(FREE, seconds(20), seconds(elapsed), seconds(rested));
+        let left_at = |elapsed, rested| left(FREE, seconds(20), parts(seconds(elapsed)), seconds(rested));
         assert_eq!(left_at(120, 0), seconds(620), "longer than the job has time");
         assert_eq!(left_at(180, 60), seconds(240));
         assert_eq!(left_at(300, 180), seconds(0));
@@ -243,11 +270,12 @@ mod tests {
     fn nobody_rests_while_payers_wait_nor_for_what_is_over() {
         // As if the step had taken an hour of the processor: either rest would last for more than a day.
         let hour = Duration::from_secs(3_600);
-        Steps::paced(Instant::now(), &|| false, &|| true).pause(hour);
-        Steps::paced(Instant::now(), &|| true, &|| false).pause(hour);
+        let pace = |late: &'static dyn Fn() -> bool| Pace { since: Instant::now(), late, filled: &|| 0 };
+        Steps::paced(pace(&|| true), &|| false).pause(hour);
+        Steps::paced(pace(&|| false), &|| true).pause(hour);
         Steps::in_one_go(&|| false).pause(hour);
-        Steps::paced(Instant::now(), &|| false, &|| true).wait(hour);
-        Steps::paced(Instant::now(), &|| true, &|| false).wait(hour);
+        Steps::paced(pace(&|| true), &|| false).wait(hour);
+        Steps::paced(pace(&|| false), &|| true).wait(hour);
         Steps::in_one_go(&|| false).wait(hour);
     }
 }
