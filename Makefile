@@ -58,7 +58,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	SEAMARK_SOAK=1 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test commit_model
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark sim --seeds 1000 --reshapes 3 --moves 2 --comings 8 --epochs 1
-	$(TARGET)/seamark sim --scale --nodes 4096 --shards 512 --cross 10 --zipf 1 --efficiency-at-least 0.95
+	$(TARGET)/seamark sim --scale --nodes 4096 --shards 512 --cross 10 --zipf 1 --local-every 16 --efficiency-at-least 0.95
 	$(TARGET)/seamark bench --shards 1 --seconds 30 --at-least 0.15
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30 --at-least 0.25
