@@ -277,21 +277,8 @@ fn run(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, commands: &[
 
 /// The client whose payment is only counted.
 fn client_of(command: &Command) -> Option<u32> {
-    match command {
-        Command::Tx(bytes) => counted(bytes),
-        Command::Deliver(_)
-        | Command::Ack(_)
-        | Command::Checkpoint(_)
-        | Command::Registry(_)
-        | Command::Channel(_)
-        | Command::Ready(_)
-        | Command::Evidence(_)
-        | Command::Silence(_)
-        | Command::Contribution(_)
-        | Command::Audit(_)
-        | Command::Report(_)
-        | Command::Sealed(_) => None,
-    }
+    let Command::Tx(bytes) = command else { return None };
+    counted(bytes)
 }
 
 /// The payments of a block with a receipt, in their order.
