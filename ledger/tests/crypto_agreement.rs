@@ -1,5 +1,5 @@
-//! The verification backends are one function: they agree on every key, digest and signature,
-//! well formed or not, down to the error.
+//! The backends are one function: they verify every key, digest and signature alike, well formed or not, down to the
+//! error, and a key has one signature of a digest, whichever of them makes it.
 
 #![cfg(feature = "libsecp256k1")]
 
@@ -62,6 +62,17 @@ proptest! {
         let mut high = signature;
         high.0[32..].copy_from_slice(&negate(&signature.0[32..]));
         prop_assert_eq!(agree(&key, &digest, &high), Err(CryptoError::Signature));
+    }
+
+    /// Digests at the order and beyond are left out: RFC 6979 takes them modulo the order and libsecp256k1 as they are,
+    /// which gives another nonce and as good a signature. A hash comes to one in 2^128 cases.
+    #[test]
+    fn a_key_has_one_signature_of_a_digest(seed in any::<[u8; 16]>(), digest in any::<[u8; 32]>()) {
+        prop_assume!(digest < ORDER);
+        let (key, digest) = (SecretKey::derive(&seed, b"agreement"), Hash32(digest));
+        let signature = key.sign_k256(&digest);
+        prop_assert_eq!(signature, key.sign_libsecp256k1(&digest));
+        prop_assert_eq!(signature, key.sign(&digest));
     }
 
     #[test]
