@@ -146,6 +146,30 @@ fn sixty_databases_share_one_budget() {
     assert!(threads() < before + 40, "{before} threads before, {} after", threads());
 }
 
+/// RocksDB's threads have names where the C library gives them any.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn threads_that_compact_stand_back_and_threads_that_flush_do_not() {
+    let own = rustix::process::getpriority_process(Some(rustix::thread::gettid())).expect("every thread has one");
+    let _open = Folder::new().into_state(plain());
+    let (mut compacting, mut flushing) = (Vec::new(), Vec::new());
+    for thread in std::fs::read_dir("/proc/self/task").expect("the threads of this process") {
+        let folder = thread.expect("a thread").path();
+        // One that has ended meanwhile has neither a name nor a niceness.
+        let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        let id = folder.file_name().and_then(|id| id.to_str()).and_then(|id| id.parse().ok());
+        let id = id.and_then(rustix::process::Pid::from_raw).expect("folders are named by threads");
+        let Ok(niceness) = rustix::process::getpriority_process(Some(id)) else { continue };
+        match name.trim_end() {
+            "rocksdb:low" => compacting.push(niceness),
+            "rocksdb:high" => flushing.push(niceness),
+            _ => {}
+        }
+    }
+    assert!(!compacting.is_empty() && compacting.iter().all(|niceness| *niceness == own.max(5)), "{compacting:?}");
+    assert!(!flushing.is_empty() && flushing.iter().all(|niceness| *niceness == own), "{flushing:?}");
+}
+
 #[test]
 fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     let folder = Folder::new();
