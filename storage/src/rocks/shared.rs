@@ -10,7 +10,7 @@ use rocksdb::{
 };
 
 use crate::StorageError;
-use crate::rocks::compactors;
+use crate::rocks::{compactors, stall};
 
 /// The budget of a process.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +108,7 @@ impl SharedResources {
         options.set_max_bytes_for_level_base(128 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_bytes_per_sync(1 << 20);
+        stall::set(&mut options);
         options.set_table_cache_num_shard_bits(2);
         // Housekeeping that would cost a thread, a file or megabytes per database.
         options.set_keep_log_file_num(1);
