@@ -244,6 +244,10 @@ impl<K: Kv> Kv for FaultyKv<K> {
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
     }
+
+    fn give_up(&self) {
+        self.inner.give_up();
+    }
 }
 
 impl<K: Crash> Crash for FaultyKv<K> {

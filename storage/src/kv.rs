@@ -65,6 +65,10 @@ pub trait Kv: Send + Sync {
         let _ = range;
         Ok(())
     }
+
+    /// Gives up what is compacted just then, and compacts nothing any more: for a database that is about to be closed, so that
+    /// nobody waits for that. It can still be read, and nothing of it becomes durable any more.
+    fn give_up(&self) {}
 }
 
 /// A consistent view of one moment.

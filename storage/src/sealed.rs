@@ -113,6 +113,10 @@ impl<K: Kv> Kv for SealedKv<K> {
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
     }
+
+    fn give_up(&self) {
+        self.inner.give_up();
+    }
 }
 
 impl<K: Crash> Crash for SealedKv<K> {

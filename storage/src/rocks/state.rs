@@ -481,6 +481,10 @@ impl Kv for StateDb {
         self.db.compact_range_opt(Some(&range.start[..]), range.end.as_deref(), &options);
         Ok(())
     }
+
+    fn give_up(&self) {
+        self.db.cancel_all_background_work(false);
+    }
 }
 
 /// Options of a reader that reads everything once.
