@@ -49,7 +49,8 @@ pub trait Kv: Send + Sync {
         Ok(0)
     }
 
-    /// Bytes of the files that [`Kv::compact`] would read, and at most write anew, for a range.
+    /// Bytes of the files that [`Kv::compact`] would read, and at most write anew, for a range: more than those that it lies in,
+    /// where some were not compacted yet.
     fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
         let _ = range;
         Ok(0)

@@ -17,6 +17,7 @@ mod errors;
 mod folder;
 mod identity;
 mod shared;
+mod space;
 mod stall;
 mod state;
 mod verify;

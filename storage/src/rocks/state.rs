@@ -13,15 +13,15 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, LiveFile, Options, Range, ReadOptions, Snapshot,
-    SstFileWriter, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options, Range, ReadOptions, Snapshot, SstFileWriter,
+    WriteOptions,
 };
 
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
 use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
-use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, stall};
+use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, space, stall};
 use crate::sealed::open_value;
 
 /// Bytes after which a table file that is written for a database ends.
@@ -457,15 +457,7 @@ impl Kv for StateDb {
 
     fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
         let files = self.db.live_files().map_err(|error| self.error(&error))?;
-        let touched = |file: &&LiveFile| {
-            let ends_before = file.end_key.as_deref().is_some_and(|last| last < &range.start[..]);
-            let begins_behind = match (&file.start_key, &range.end) {
-                (Some(first), Some(end)) => first[..] >= end[..],
-                (None, _) | (_, None) => false,
-            };
-            !ends_before && !begins_behind
-        };
-        Ok(files.iter().filter(touched).map(|file| file.size as u64).sum())
+        Ok(space::compacted_bytes(&files, range))
     }
 
     fn wake(&self) -> Result<(), StorageError> {
