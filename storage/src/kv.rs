@@ -56,6 +56,11 @@ pub trait Kv: Send + Sync {
         Ok(0)
     }
 
+    /// Whether nothing is compacted in the background, until [`Kv::wake`].
+    fn is_quiet(&self) -> bool {
+        false
+    }
+
     /// Lets a database that was opened without it compact in the background.
     fn wake(&self) -> Result<(), StorageError> {
         Ok(())

@@ -106,6 +106,10 @@ impl<K: Kv> Kv for SealedKv<K> {
         self.inner.compacted_bytes(range)
     }
 
+    fn is_quiet(&self) -> bool {
+        self.inner.is_quiet()
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
         self.inner.wake()
     }

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -91,6 +92,8 @@ pub struct StateDb {
     identity: Identity,
     cipher: Arc<dyn ValueCipher>,
     no_wal: WriteOptions,
+    /// Whether nothing is compacted in the background so far.
+    quiet: AtomicBool,
 }
 
 fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
@@ -207,13 +210,13 @@ impl StateDb {
     ) -> Result<Self, StorageError> {
         let open = |folder: &Path, create: bool| open_without_compactions(folder, shared, create);
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
-        Ok(Self::of(db, folder, identity, cipher))
+        Ok(Self { quiet: true.into(), ..Self::of(db, folder, identity, cipher) })
     }
 
     fn of(db: DB, folder: PathBuf, identity: Identity, cipher: Arc<dyn ValueCipher>) -> Self {
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
-        Self { db, folder, identity, cipher, no_wal }
+        Self { db, folder, identity, cipher, no_wal, quiet: false.into() }
     }
 
     /// Copies the checkpoint in `received` beside the state under `root`, which may be open, and reads
@@ -309,7 +312,7 @@ impl StateDb {
         let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
         let db = open_without_compactions(&folder, shared, false)?;
         switch(&folder, root, generation)?;
-        Ok(Self::of(db, folder, own, cipher))
+        Ok(Self { quiet: true.into(), ..Self::of(db, folder, own, cipher) })
     }
 
     /// Brings in pairs, in the order of their keys and none twice, by table files that nothing is sorted for or compacted with
@@ -460,8 +463,14 @@ impl Kv for StateDb {
         Ok(space::compacted_bytes(&files, range))
     }
 
+    fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire)
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
-        stall::wake(&self.db).map_err(|error| self.error(&error))
+        stall::wake(&self.db).map_err(|error| self.error(&error))?;
+        self.quiet.store(false, Ordering::Release);
+        Ok(())
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {

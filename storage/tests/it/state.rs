@@ -251,6 +251,8 @@ fn a_copy_is_swept_like_any_other_reader_and_takes_pairs_above_what_it_has() {
     drop(copy);
     let open = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
     assert_eq!(content(&open), content(&parent));
+    assert!(open.is_quiet() && !parent.is_quiet());
     open.wake().expect("it compacts from now on");
+    assert!(!open.is_quiet());
     assert_eq!(content(&open), content(&parent));
 }
