@@ -241,6 +241,10 @@ impl<K: Kv> Kv for FaultyKv<K> {
         self.inner.is_quiet()
     }
 
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        self.inner.drop_files(ranges)
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
         self.inner.wake()
     }

@@ -61,6 +61,14 @@ pub trait Kv: Send + Sync {
         false
     }
 
+    /// Lets go of table files that lie in one of these ranges as a whole, unread, where there is nothing in it but what was removed.
+    /// Nobody may write there at the same time. Does so only while the database is quiet ([`Kv::is_quiet`]), and leaves ranges alone
+    /// that are not empty, or have no end.
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        let _ = ranges;
+        Ok(())
+    }
+
     /// Lets a database that was opened without it compact in the background.
     fn wake(&self) -> Result<(), StorageError> {
         Ok(())

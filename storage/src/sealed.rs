@@ -110,6 +110,10 @@ impl<K: Kv> Kv for SealedKv<K> {
         self.inner.is_quiet()
     }
 
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        self.inner.drop_files(ranges)
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
         self.inner.wake()
     }

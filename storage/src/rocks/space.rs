@@ -1,8 +1,11 @@
-//! What giving back the space of removed keys costs.
+//! The space of removed keys: what giving it back costs, and what of it costs nothing.
 
-use rocksdb::LiveFile;
+use rocksdb::{DB, Error, LiveFile, WriteBatch, WriteOptions};
 
 use crate::kv::KeyRange;
+
+/// Stands behind all keys with the same beginning.
+const BEHIND: [u8; 64] = [0xff; 64];
 
 /// Whether any key of a range may lie in a file.
 fn touches(file: &LiveFile, range: &KeyRange) -> bool {
@@ -24,6 +27,36 @@ pub(super) fn compacted_bytes(files: &[LiveFile], range: &KeyRange) -> u64 {
     compacted.map(|file| file.size as u64).sum()
 }
 
+/// The last key before another one, or one behind it that nobody has.
+fn last_before(key: &[u8]) -> Vec<u8> {
+    let Some((last, first)) = key.split_last() else { return Vec::new() };
+    match last.checked_sub(1) {
+        None => first.to_vec(),
+        Some(last) => [first, &[last], &BEHIND[..]].concat(),
+    }
+}
+
+/// Removes the table files that lie in one of these ranges, first and behind the last key, in all of which nothing is left. No
+/// file may be compacted meanwhile.
+pub(super) fn drop_files(db: &DB, no_wal: &WriteOptions, ranges: &[(&[u8], &[u8])]) -> Result<(), Error> {
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    // A file that goes may hold what removes older pairs in a file that stays. So what removes all of them is written once more:
+    // it is flushed to the uppermost level, of which nothing goes, and nothing that is not compacted leaves it.
+    let mut above = WriteBatch::default();
+    for (start, end) in ranges {
+        above.delete_range(*start, *end);
+    }
+    db.write_opt(above, no_wal)?;
+    db.flush()?;
+    for (start, end) in ranges {
+        // RocksDB takes the end along.
+        db.delete_file_in_range(*start, &last_before(end)[..])?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +72,21 @@ mod tests {
             num_entries: 1,
             num_deletions: 0,
         }
+    }
+
+    #[test]
+    fn the_last_key_before_another_one_is_before_it_and_behind_all_others() {
+        let table: [(&[u8], &[&[u8]]); 3] = [
+            (&[32], &[&[31], &[31, 255, 255], &[]]),
+            (&[32, 0], &[&[32], &[31, 255]]),
+            (&[32, 1], &[&[32, 0], &[32, 0, 255], &[32]]),
+        ];
+        for (key, before) in table {
+            let last = last_before(key);
+            assert!(&last[..] < key, "{key:?}");
+            assert!(before.iter().all(|before| *before <= &last[..]), "{key:?}");
+        }
+        assert!(last_before(&[]).is_empty());
     }
 
     #[test]

@@ -467,6 +467,20 @@ impl Kv for StateDb {
         self.quiet.load(Ordering::Acquire)
     }
 
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        if !self.is_quiet() {
+            return Ok(());
+        }
+        let mut empty = Vec::new();
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            let Some(end) = range.end.as_deref() else { continue };
+            if self.sweep(range.clone(), 1)?.is_empty() {
+                empty.push((&range.start[..], end));
+            }
+        }
+        space::drop_files(&self.db, &self.no_wal, &empty).map_err(|error| self.error(&error))
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
         stall::wake(&self.db).map_err(|error| self.error(&error))?;
         self.quiet.store(false, Ordering::Release);

@@ -216,6 +216,51 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
 }
 
 #[test]
+fn files_in_which_nothing_is_left_go_unread_and_nothing_else_does() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    let letter = |at: u32| b'a' + u8::try_from((at.wrapping_mul(2_654_435_761) >> 13) % 26).expect("below 26");
+    let filler = bytes::Bytes::from_iter((0..64u32 << 10).map(letter));
+    // Each of them a file on the lowest level; the third one lies on both sides.
+    for keys in [0..16, 16..31, 31..33, 33..64_u8] {
+        let pairs: Vec<_> = keys.map(|number| (vec![number], filler.clone())).collect();
+        parent.bring(shared(), &pairs).expect("brought");
+    }
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (root, child) = (folder.path().join("child"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
+    let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
+    let bytes = |db: &StateDb, range: &KeyRange| db.disk_bytes(range).expect("an estimate");
+    let (all, rest) = (bytes(&copy, &cut), bytes(&copy, &kept));
+    copy.drop_files(&[cut.clone(), kept.clone(), KeyRange::all()]).expect("nothing is empty");
+    assert_eq!(content(&copy).len(), 64);
+    let mut changes = WriteBatch::new();
+    changes.delete_range(cut.start.clone(), cut.end.clone().expect("it has an end"));
+    copy.write(changes).expect("write");
+    copy.flush().expect("flush");
+    drop(copy);
+
+    let left = content(&parent).split_off(32);
+    let loud = StateDb::open(&root, shared(), child, plain()).expect("open");
+    loud.drop_files(std::slice::from_ref(&cut)).expect("not while it is compacted");
+    assert!(bytes(&loud, &cut) > all / 2);
+    drop(loud);
+    let quiet = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
+    quiet.drop_files(&[cut.clone(), kept.clone()]).expect("dropped");
+    assert!(bytes(&quiet, &cut) < all / 8, "of the third file a half");
+    assert!(bytes(&quiet, &kept) > rest / 2);
+    assert_eq!(content(&quiet), left);
+    drop(quiet);
+    let open = StateDb::open(&root, shared(), child, plain()).expect("open");
+    assert_eq!(content(&open), left);
+    open.compact(&cut).expect("compacted");
+    assert_eq!(bytes(&open, &cut), 0);
+    assert_eq!(content(&open), left);
+    assert_eq!(content(&parent).len(), 64, "the parent is as it was");
+}
+
+#[test]
 fn a_copy_is_swept_like_any_other_reader_and_takes_pairs_above_what_it_has() {
     let folder = Folder::new();
     let parent = folder.state();
