@@ -237,12 +237,24 @@ impl<K: Kv> Kv for FaultyKv<K> {
         self.inner.compacted_bytes(range)
     }
 
+    fn is_quiet(&self) -> bool {
+        self.inner.is_quiet()
+    }
+
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        self.inner.drop_files(ranges)
+    }
+
     fn wake(&self) -> Result<(), StorageError> {
         self.inner.wake()
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
+    }
+
+    fn give_up(&self) {
+        self.inner.give_up();
     }
 }
 

@@ -49,10 +49,24 @@ pub trait Kv: Send + Sync {
         Ok(0)
     }
 
-    /// Bytes of the files that [`Kv::compact`] would read, and at most write anew, for a range.
+    /// Bytes of the files that [`Kv::compact`] would read, and at most write anew, for a range: more than those that it lies in,
+    /// where some were not compacted yet.
     fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
         let _ = range;
         Ok(0)
+    }
+
+    /// Whether nothing is compacted in the background, until [`Kv::wake`].
+    fn is_quiet(&self) -> bool {
+        false
+    }
+
+    /// Lets go of table files that lie in one of these ranges as a whole, unread, where there is nothing in it but what was removed.
+    /// Nobody may write there at the same time. Does so only while the database is quiet ([`Kv::is_quiet`]), and leaves ranges alone
+    /// that are not empty, or have no end.
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        let _ = ranges;
+        Ok(())
     }
 
     /// Lets a database that was opened without it compact in the background.
@@ -65,6 +79,10 @@ pub trait Kv: Send + Sync {
         let _ = range;
         Ok(())
     }
+
+    /// Gives up what is compacted just then, and compacts nothing any more: for a database that is about to be closed, so that
+    /// nobody waits for that. It can still be read, and nothing of it becomes durable any more.
+    fn give_up(&self) {}
 }
 
 /// A consistent view of one moment.

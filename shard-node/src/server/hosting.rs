@@ -342,6 +342,8 @@ impl Hosting {
             let state = handle.share.state.db();
             handle.share.state.close();
             if let Some(state) = state {
+                // All of it goes: nobody waits for a compaction of it, which takes its time.
+                state.give_up();
                 // Readers hold it for one question at a time, and nobody can get it any more.
                 while Arc::strong_count(&state) > 1 {
                     tokio::time::sleep(Duration::from_millis(5)).await;

@@ -419,10 +419,12 @@ impl Node {
         let hosted = Arc::clone(&self.hosted);
         let closing = tokio::task::spawn_blocking(move || {
             for handle in &groups {
-                if let Some(db) = handle.share.state.db()
-                    && let Err(error) = storage::Kv::flush(&*db)
-                {
-                    tracing::warn!(group = %handle.group, %error, "the state was not flushed; it will be replayed from the log");
+                if let Some(db) = handle.share.state.db() {
+                    if let Err(error) = db.flush() {
+                        tracing::warn!(group = %handle.group, %error, "the state was not flushed; it will be replayed from the log");
+                    }
+                    // Closing waits for none of its compactions, which take their time.
+                    db.give_up();
                 }
                 handle.share.state.close();
             }

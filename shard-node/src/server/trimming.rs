@@ -1,10 +1,13 @@
 //! The space of accounts that a shard has left to its sibling, given back.
 //!
-//! A shard that begins with half of another one's state removes the other half at once, and its bytes stay in table files
-//! until these are compacted. That is done here, a small piece of the keys at a time, beside all other work. What a piece
-//! costs are the table files that it lies in, which are rewritten as a whole: the next piece waits until so many bytes were
-//! due ([`Pace`]). What lies in the same files has its space back by then, and costs nothing. Nothing is noted: a piece
-//! whose space has come back takes none, also after a restart.
+//! A shard that begins with half of another one's state removes the other half at once, and its bytes stay in table files.
+//! Files in which nothing else lies go unread, before anything is compacted. The rest is compacted, a small piece of the keys
+//! at a time, beside all other work. What a piece costs are the table files that it lies in, which are rewritten as a whole:
+//! the next piece waits until so many bytes were due ([`Pace`]). What lies in the same files has its space back by then, and
+//! costs nothing. Nothing is noted: a piece whose space has come back takes none, also after a restart.
+//!
+//! Nothing at all of such a state was compacted before, and the first compaction rewrites most of it. So it has its turn among
+//! the pieces: both halves of a shard begin on a node at once, and were compacted at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +19,7 @@ use ledger::limits::{TRIM_PIECE_BYTES, TRIM_PREFIX_MAX};
 use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
-use storage::KeyRange;
+use storage::{KeyRange, Kv, StorageError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -28,6 +31,12 @@ const BEGIN_AFTER: Duration = Duration::from_secs(5);
 /// So much later each further member of the shard begins, so that its payers wait for none that compacts: the others are
 /// enough to go on.
 const BEGIN_APART: Duration = Duration::from_secs(15);
+/// For how much of what its first compaction rewrites other states wait, in seconds of the rate: as long as they wait they
+/// gather table files, which their readers have to ask.
+const WAKE_S_MAX: u64 = 60;
+
+/// Where keys of accounts stand.
+const SPACES: [u8; 2] = [schema::STATE, schema::HISTORY];
 
 /// When so many bytes may be rewritten that it is no more than a rate, from the beginning on. Nothing is saved up: time in
 /// which nothing was to be done does not count for what comes behind it.
@@ -52,6 +61,11 @@ impl Pace {
     fn begin(&mut self, now_ms: u64, bytes: u64) {
         let takes_ms = bytes.saturating_mul(1_000).div_ceil(self.bytes_per_s);
         self.due_ms = self.due_ms.max(now_ms).saturating_add(takes_ms);
+    }
+
+    /// A state is compacted in the background from now on, which rewrites so much of it at once.
+    fn wake(&mut self, now_ms: u64, bytes: u64) {
+        self.begin(now_ms, bytes.min(self.bytes_per_s.saturating_mul(WAKE_S_MAX)));
     }
 }
 
@@ -79,22 +93,30 @@ pub async fn trim(handle: Arc<GroupHandle>, node: Arc<Trimming>, member: usize) 
     let stays = |error: &dyn std::fmt::Display| {
         tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays");
     };
-    let found = match (left_to_others(&handle), handle.share.state.db()) {
-        (Ok(outside), Some(db)) => pieces(&outside, |range| db.disk_bytes(range)),
-        (Ok(_), None) => return,
-        (Err(fault), _) => {
-            stays(&fault);
-            Ok(Vec::new())
-        }
-    };
-    let found = found.unwrap_or_else(|error| {
-        stays(&error);
+    let outside = left_to_others(&handle).unwrap_or_else(|fault| {
+        stays(&fault);
         Vec::new()
     });
     let trimming = &handle.share.trimming_bytes;
-    trimming.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    let Some(db) = handle.share.state.db() else { return };
+    let estimates = removed(&outside).map(|range| db.disk_bytes(&range).unwrap_or_default());
+    trimming.store(estimates.sum(), Ordering::Relaxed);
+    drop(db);
     tokio::time::sleep(BEGIN_AFTER + BEGIN_APART * u32::try_from(member).unwrap_or(u32::MAX)).await;
-    if let Some(Err(error)) = handle.share.state.db().map(|db| db.wake()) {
+    let Some(db) = handle.share.state.db() else { return };
+    let found = match tokio::task::spawn_blocking(move || drop_files(&*db, &outside)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            stays(&error);
+            Vec::new()
+        }
+        Err(panic) => {
+            stays(&panic);
+            Vec::new()
+        }
+    };
+    trimming.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    if let Err(error) = wake(&handle, &node).await {
         tracing::warn!(group = %handle.group, %error, "the state is not compacted in the background before the next start");
     }
     for (range, bytes) in found {
@@ -118,6 +140,18 @@ pub async fn trim(handle: Arc<GroupHandle>, node: Arc<Trimming>, member: usize) 
     }
 }
 
+/// Has the state of a group compacted in the background from now on. One that was not until now waits for its turn.
+async fn wake(handle: &GroupHandle, node: &Trimming) -> Result<(), StorageError> {
+    if handle.share.state.db().is_none_or(|db| !db.is_quiet()) {
+        return handle.share.state.db().map_or(Ok(()), |db| db.wake());
+    }
+    let mut pace = node.pace.lock().await;
+    tokio::time::sleep(Duration::from_millis(pace.pause_ms(node.now_ms()))).await;
+    let Some(db) = handle.share.state.db() else { return Ok(()) };
+    pace.wake(node.now_ms(), db.compacted_bytes(&KeyRange::all())?);
+    db.wake()
+}
+
 /// The prefixes of which this shard has left the accounts to others; none where it began otherwise.
 fn left_to_others(handle: &GroupHandle) -> Result<Vec<BitPrefix>, ReadFault> {
     let origin: Option<Origin> = handle.share.state.load(&schema::origin())?;
@@ -127,6 +161,18 @@ fn left_to_others(handle: &GroupHandle) -> Result<Vec<BitPrefix>, ReadFault> {
     }
     let prefix = layout.and_then(|layout| layout.prefix_ever(handle.group));
     Ok(prefix.map(outside).unwrap_or_default())
+}
+
+/// The keys of accounts under prefixes.
+fn removed(prefixes: &[BitPrefix]) -> impl Iterator<Item = KeyRange> {
+    SPACES.into_iter().flat_map(move |space| prefixes.iter().map(move |prefix| under(space, *prefix)))
+}
+
+/// Lets go of whatever costs nothing, and finds the pieces that are left. Blocks.
+fn drop_files(db: &dyn Kv, outside: &[BitPrefix]) -> Result<Vec<(KeyRange, u64)>, StorageError> {
+    // The shard writes none of these keys: it has no leaf outside of its prefix, and no history of one.
+    db.drop_files(&removed(outside).collect::<Vec<_>>())?;
+    pieces(outside, |range| db.disk_bytes(range))
 }
 
 /// Everything but what lies under a prefix: the sibling of each prefix on the way to it.
@@ -143,7 +189,7 @@ fn outside(prefix: BitPrefix) -> Vec<BitPrefix> {
 /// each; with that. Without those that take nothing.
 fn pieces<E>(prefixes: &[BitPrefix], measure: impl Fn(&KeyRange) -> Result<u64, E>) -> Result<Vec<(KeyRange, u64)>, E> {
     let mut found = Vec::new();
-    for space in [schema::STATE, schema::HISTORY] {
+    for space in SPACES {
         // The last one is looked at next.
         let mut open: Vec<BitPrefix> = prefixes.iter().rev().copied().collect();
         while let Some(prefix) = open.pop() {
@@ -228,6 +274,21 @@ mod tests {
         // Neither nothing nor everything divides by zero or overflows.
         assert_eq!(begins(0, &[(1, 0), (0, 0)]), (vec![0, 1_000], 1_000));
         assert_eq!(begins(1, &[(u64::MAX, 0), (u64::MAX, 0)]).0, [0, u64::MAX]);
+    }
+
+    #[test]
+    fn both_halves_of_a_shard_are_not_compacted_at_once_and_none_waits_for_more_than_a_minute() {
+        let mut pace = Pace::new(1_000);
+        pace.wake(5_000, 30_000);
+        assert_eq!(pace.pause_ms(5_000), 30_000);
+        // A piece of the first one waits for both.
+        pace.wake(35_000, u64::MAX);
+        assert_eq!(pace.pause_ms(35_000), 1_000 * WAKE_S_MAX);
+        pace.begin(95_000, 500);
+        assert_eq!(pace.pause_ms(95_000), 500);
+        let mut fastest = Pace::new(u64::MAX);
+        fastest.wake(0, u64::MAX);
+        assert_eq!(fastest.pause_ms(0), 1);
     }
 
     #[test]

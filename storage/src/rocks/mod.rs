@@ -12,10 +12,12 @@
 //!                           CURRENT, MANIFEST-…, *.sst, *.log   RocksDB's own
 //! ```
 
+mod compactors;
 mod errors;
 mod folder;
 mod identity;
 mod shared;
+mod space;
 mod stall;
 mod state;
 mod verify;

@@ -10,6 +10,7 @@ use rocksdb::{
 };
 
 use crate::StorageError;
+use crate::rocks::{compactors, stall};
 
 /// The budget of a process.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +21,7 @@ pub struct ResourceLimits {
     pub write_buffers_bytes: usize,
     /// Size of one database's write buffer.
     pub write_buffer_bytes: usize,
-    /// Threads that flush, and about as many that compact, for all databases together.
+    /// Threads that flush, and about as many that compact and stand back behind all others, for all databases together.
     pub background_threads: u16,
     /// Table files that one database keeps open.
     pub open_files_max: u16,
@@ -64,7 +65,7 @@ impl SharedResources {
         let mut env =
             Env::new().map_err(|error| StorageError::Io { path: "rocksdb".into(), detail: error.to_string() })?;
         let threads = i32::from(limits.background_threads.max(2));
-        env.set_low_priority_background_threads(threads - 1);
+        compactors::make(&mut env, threads - 1);
         // These flush, and wait for the disk most of the time. Where shards are cut or joined, all nodes of a process make
         // several databases durable at once, and payers wait for the last one.
         env.set_high_priority_background_threads(threads);
@@ -107,6 +108,7 @@ impl SharedResources {
         options.set_max_bytes_for_level_base(128 << 20);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_bytes_per_sync(1 << 20);
+        stall::set(&mut options);
         options.set_table_cache_num_shard_bits(2);
         // Housekeeping that would cost a thread, a file or megabytes per database.
         options.set_keep_log_file_num(1);

@@ -8,20 +8,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, LiveFile, Options, Range, ReadOptions, Snapshot,
-    SstFileWriter, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options, Range, ReadOptions, Snapshot, SstFileWriter,
+    WriteOptions,
 };
 
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
 use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
-use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, stall};
+use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, space, stall};
 use crate::sealed::open_value;
 
 /// Bytes after which a table file that is written for a database ends.
@@ -91,6 +92,8 @@ pub struct StateDb {
     identity: Identity,
     cipher: Arc<dyn ValueCipher>,
     no_wal: WriteOptions,
+    /// Whether nothing is compacted in the background so far.
+    quiet: AtomicBool,
 }
 
 fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
@@ -207,13 +210,13 @@ impl StateDb {
     ) -> Result<Self, StorageError> {
         let open = |folder: &Path, create: bool| open_without_compactions(folder, shared, create);
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
-        Ok(Self::of(db, folder, identity, cipher))
+        Ok(Self { quiet: true.into(), ..Self::of(db, folder, identity, cipher) })
     }
 
     fn of(db: DB, folder: PathBuf, identity: Identity, cipher: Arc<dyn ValueCipher>) -> Self {
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
-        Self { db, folder, identity, cipher, no_wal }
+        Self { db, folder, identity, cipher, no_wal, quiet: false.into() }
     }
 
     /// Copies the checkpoint in `received` beside the state under `root`, which may be open, and reads
@@ -309,7 +312,7 @@ impl StateDb {
         let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
         let db = open_without_compactions(&folder, shared, false)?;
         switch(&folder, root, generation)?;
-        Ok(Self::of(db, folder, own, cipher))
+        Ok(Self { quiet: true.into(), ..Self::of(db, folder, own, cipher) })
     }
 
     /// Brings in pairs, in the order of their keys and none twice, by table files that nothing is sorted for or compacted with
@@ -457,19 +460,31 @@ impl Kv for StateDb {
 
     fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
         let files = self.db.live_files().map_err(|error| self.error(&error))?;
-        let touched = |file: &&LiveFile| {
-            let ends_before = file.end_key.as_deref().is_some_and(|last| last < &range.start[..]);
-            let begins_behind = match (&file.start_key, &range.end) {
-                (Some(first), Some(end)) => first[..] >= end[..],
-                (None, _) | (_, None) => false,
-            };
-            !ends_before && !begins_behind
-        };
-        Ok(files.iter().filter(touched).map(|file| file.size as u64).sum())
+        Ok(space::compacted_bytes(&files, range))
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire)
+    }
+
+    fn drop_files(&self, ranges: &[KeyRange]) -> Result<(), StorageError> {
+        if !self.is_quiet() {
+            return Ok(());
+        }
+        let mut empty = Vec::new();
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            let Some(end) = range.end.as_deref() else { continue };
+            if self.sweep(range.clone(), 1)?.is_empty() {
+                empty.push((&range.start[..], end));
+            }
+        }
+        space::drop_files(&self.db, &self.no_wal, &empty).map_err(|error| self.error(&error))
     }
 
     fn wake(&self) -> Result<(), StorageError> {
-        stall::wake(&self.db).map_err(|error| self.error(&error))
+        stall::wake(&self.db).map_err(|error| self.error(&error))?;
+        self.quiet.store(false, Ordering::Release);
+        Ok(())
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
@@ -480,6 +495,10 @@ impl Kv for StateDb {
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         self.db.compact_range_opt(Some(&range.start[..]), range.end.as_deref(), &options);
         Ok(())
+    }
+
+    fn give_up(&self) {
+        self.db.cancel_all_background_work(false);
     }
 }
 

@@ -146,6 +146,30 @@ fn sixty_databases_share_one_budget() {
     assert!(threads() < before + 40, "{before} threads before, {} after", threads());
 }
 
+/// RocksDB's threads have names where the C library gives them any.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn threads_that_compact_stand_back_and_threads_that_flush_do_not() {
+    let own = rustix::process::getpriority_process(Some(rustix::thread::gettid())).expect("every thread has one");
+    let _open = Folder::new().into_state(plain());
+    let (mut compacting, mut flushing) = (Vec::new(), Vec::new());
+    for thread in std::fs::read_dir("/proc/self/task").expect("the threads of this process") {
+        let folder = thread.expect("a thread").path();
+        // One that has ended meanwhile has neither a name nor a niceness.
+        let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        let id = folder.file_name().and_then(|id| id.to_str()).and_then(|id| id.parse().ok());
+        let id = id.and_then(rustix::process::Pid::from_raw).expect("folders are named by threads");
+        let Ok(niceness) = rustix::process::getpriority_process(Some(id)) else { continue };
+        match name.trim_end() {
+            "rocksdb:low" => compacting.push(niceness),
+            "rocksdb:high" => flushing.push(niceness),
+            _ => {}
+        }
+    }
+    assert!(!compacting.is_empty() && compacting.iter().all(|niceness| *niceness == own.max(5)), "{compacting:?}");
+    assert!(!flushing.is_empty() && flushing.iter().all(|niceness| *niceness == own), "{flushing:?}");
+}
+
 #[test]
 fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     let folder = Folder::new();
@@ -175,12 +199,65 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     let costs = copy.compacted_bytes(&cut).expect("a sum");
     assert!(costs >= copy.disk_bytes(&cut).expect("an estimate"), "whole files are rewritten: {costs}");
     assert_eq!(copy.compacted_bytes(&KeyRange::new(vec![64], vec![65])).expect("a sum"), 0, "no file lies there");
+    // Whoever is about to be closed compacts nothing, and can be read until then.
+    copy.give_up();
+    copy.compact(&cut).expect("given up");
+    assert!(copy.disk_bytes(&cut).expect("an estimate") > 0);
+    assert_eq!(content(&copy).len(), 32);
+    assert!(copy.flush().is_err(), "it is not taken for durable");
+    drop(copy);
+    let copy = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
     copy.compact(&cut).expect("compacted");
     assert_eq!(copy.disk_bytes(&cut).expect("an estimate"), 0);
     assert!(copy.disk_bytes(&kept).expect("an estimate") > 0);
     assert_eq!(content(&parent).len(), 64, "the parent is as it was");
     drop(copy);
     assert_eq!(content(&StateDb::open(&root, shared(), child, plain()).expect("open")).len(), 32);
+}
+
+#[test]
+fn files_in_which_nothing_is_left_go_unread_and_nothing_else_does() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    let letter = |at: u32| b'a' + u8::try_from((at.wrapping_mul(2_654_435_761) >> 13) % 26).expect("below 26");
+    let filler = bytes::Bytes::from_iter((0..64u32 << 10).map(letter));
+    // Each of them a file on the lowest level; the third one lies on both sides.
+    for keys in [0..16, 16..31, 31..33, 33..64_u8] {
+        let pairs: Vec<_> = keys.map(|number| (vec![number], filler.clone())).collect();
+        parent.bring(shared(), &pairs).expect("brought");
+    }
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (root, child) = (folder.path().join("child"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
+    let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
+    let bytes = |db: &StateDb, range: &KeyRange| db.disk_bytes(range).expect("an estimate");
+    let (all, rest) = (bytes(&copy, &cut), bytes(&copy, &kept));
+    copy.drop_files(&[cut.clone(), kept.clone(), KeyRange::all()]).expect("nothing is empty");
+    assert_eq!(content(&copy).len(), 64);
+    let mut changes = WriteBatch::new();
+    changes.delete_range(cut.start.clone(), cut.end.clone().expect("it has an end"));
+    copy.write(changes).expect("write");
+    copy.flush().expect("flush");
+    drop(copy);
+
+    let left = content(&parent).split_off(32);
+    let loud = StateDb::open(&root, shared(), child, plain()).expect("open");
+    loud.drop_files(std::slice::from_ref(&cut)).expect("not while it is compacted");
+    assert!(bytes(&loud, &cut) > all / 2);
+    drop(loud);
+    let quiet = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
+    quiet.drop_files(&[cut.clone(), kept.clone()]).expect("dropped");
+    assert!(bytes(&quiet, &cut) < all / 8, "of the third file a half");
+    assert!(bytes(&quiet, &kept) > rest / 2);
+    assert_eq!(content(&quiet), left);
+    drop(quiet);
+    let open = StateDb::open(&root, shared(), child, plain()).expect("open");
+    assert_eq!(content(&open), left);
+    open.compact(&cut).expect("compacted");
+    assert_eq!(bytes(&open, &cut), 0);
+    assert_eq!(content(&open), left);
+    assert_eq!(content(&parent).len(), 64, "the parent is as it was");
 }
 
 #[test]
@@ -219,6 +296,8 @@ fn a_copy_is_swept_like_any_other_reader_and_takes_pairs_above_what_it_has() {
     drop(copy);
     let open = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
     assert_eq!(content(&open), content(&parent));
+    assert!(open.is_quiet() && !parent.is_quiet());
     open.wake().expect("it compacts from now on");
+    assert!(!open.is_quiet());
     assert_eq!(content(&open), content(&parent));
 }
