@@ -264,7 +264,7 @@ crate::rejections! {
         /// A new key that nobody was shown to have.
         NodeKeyProof = 171, "node_key_proof", "the new key has not signed that it follows the node's present one in this cluster, or is no key", "give the command where the node's folder with 'signing.key.next' is: 'seamark node rotate-key' signs with that key";
         /// A key is being replaced already.
-        NodeKeyPending = 172, "node_key_pending", "the node's key is being replaced already: a group still names the one before", "wait until 'seamark node rotate-key' says that it is done; the node has to run, with 'signing.key.next' in its folder";
+        NodeKeyPending = 172, "node_key_pending", "the node's key was replaced less than an hour ago, and a group still names the one before", "wait until 'seamark node rotate-key' says that it is done; the node has to run, with 'signing.key.next' in its folder. Where a group has no quorum, give the command with --anew when the hour is over";
         /// A group of the node is being changed.
         NodeKeyBusy = 173, "node_key_busy", "the committee of a group that the node has a seat in is being changed, or a job is under way there", "wait until that has ended: 'seamark status' and 'seamark shard ls' show it";
         /// Something is held against the node.
