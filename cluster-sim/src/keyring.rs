@@ -1,10 +1,11 @@
 //! The keys that a node signs with, on its disk and in memory, and what it does while one is being replaced.
 //!
-//! Mirrors production's `server/rotation.rs`; a run is too short for a key to be replaced while groups still have the one before. Somebody puts the next key beside the one before, before the registry hears of
-//! it; the node takes it up when the registry names it by that one, or when it starts; and once no committee names the key
-//! before, in the registry and in every group here, and all that hands over is certified, the next key takes its place. What is
-//! written takes a while until it is durable, and a crash before that may take it. Which key signs what the committees say,
-//! and who gets another one is decided in `council::keys`.
+//! Mirrors production's `server/rotation.rs`, where there is one next key: a run is too short for one to be replaced that
+//! groups still lack. Somebody puts the next key beside the one before, before the registry hears of it; the node takes it up
+//! when the registry names it by that one, or when it starts; and once no committee names the key before, in the registry and
+//! in every group here, and all that hands over is certified, the next key takes its place. What is written takes a while until
+//! it is durable, and a crash before that may take it. Which key signs what the committees say, and who gets another one is
+//! decided in `council::keys`.
 
 use beacon::ClusterView;
 use ledger::committee::Committee;
