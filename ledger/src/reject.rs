@@ -269,6 +269,8 @@ crate::rejections! {
         NodeKeyBusy = 173, "node_key_busy", "the committee of a group that the node has a seat in is being changed, or a job is under way there", "wait until that has ended: 'seamark status' and 'seamark shard ls' show it";
         /// Something is held against the node.
         NodeKeyHeld = 174, "node_key_held", "the node has voted twice, or is in quarantine for a replica that diverges: it gets no new key", "register another node in its place; out of quarantine it comes with 'seamark audit release'";
+        /// A group waits for a node to sign with its next key.
+        NodeKeyAwaited = 187, "node_key_awaited", "a node of the group has another key, and has not signed with it yet: nothing else about the group's committee changes before", "start that node with 'signing.key.next' in its folder, or drain it with 'seamark node drain'; 'seamark node rotate-key' shows which groups wait for it";
         /// A member that is alone in its channel wants to go.
         OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
         /// A policy that could not hold.

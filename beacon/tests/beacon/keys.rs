@@ -11,7 +11,7 @@ use beacon::watch::{Silence, Watch, WatchMode, apply_silence};
 use cross_shard::message::Message;
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::certificate::{Certificate, CertificateError};
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::crypto::{PublicKey, SecretKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Epoch, GroupId, NodeId, OrgId, TimeMs};
@@ -223,6 +223,27 @@ fn while_a_job_is_about_a_shard_its_members_keep_their_keys() {
     assert_eq!(world.command(member.org.0, &command), Err(Reject::NodeKeyBusy));
     world.command(1, &BeaconCommand::CancelJob { job }).unwrap();
     assert!(world.command(member.org.0, &command).is_ok());
+}
+
+/// Whoever asks for a change of such a group is told what it waits for, and that waiting alone may not help.
+#[test]
+fn what_has_to_wait_for_a_key_is_refused_with_that_reason() {
+    let mut world = World::of(seven());
+    let [shard] = SPLIT.groups()[..] else { panic!("a cut is of one shard") };
+    let member = world.committee(shard).members[0].clone();
+    let switch = BeaconCommand::SwitchEngine { group: shard, engine: Engine::Bft };
+    let command = rotate(&world, member.node, &spare(1));
+    world.command(member.org.0, &command).unwrap();
+    assert_eq!(world.propose(1, SPLIT, false), Err(Reject::NodeKeyAwaited));
+    assert_eq!(world.command(1, &switch), Err(Reject::NodeKeyAwaited));
+    // What the reason says to do: the node comes with its key, or goes.
+    let mut drained = World::of(seven());
+    drained.state = world.state.clone();
+    take_all(&mut world);
+    world.propose(1, SPLIT, false).unwrap();
+    drained.command(member.org.0, &BeaconCommand::SetNodeCapacity { node: member.node, capacity: 0 }).unwrap();
+    assert_eq!(drained.propose(1, SPLIT, false), Err(Reject::ShardBusy), "its seat moves, which ends by itself");
+    assert_eq!(drained.command(1, &switch), Err(Reject::EngineChanging));
 }
 
 #[test]
