@@ -307,9 +307,9 @@ pub struct Preflight {
 /// standing: the beacon refuses what this refuses.
 ///
 /// Refused are the engine in force ([`Reject::EngineSame`]), any change that is under way
-/// ([`Reject::EngineChanging`], [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
-/// one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide anything
-/// ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
+/// ([`Reject::EngineChanging`], [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could
+/// not bear one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide
+/// anything ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
 ///
 /// # Errors
 /// [`Reject::UnknownGroup`] when there is no such group.

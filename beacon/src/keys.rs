@@ -181,8 +181,9 @@ fn refuse_many(view: &mut View<'_>, org: OrgId) -> Result<(), Reject> {
 /// Replaces the key of a node, and prepares committees that name it by the new one.
 ///
 /// # Errors
-/// [`Reject`]: there is no such node of the signer's, the key is taken or has not signed for itself, the one before was replaced
-/// less than [`NODE_KEY_STANDS_MS`] ago and a group still names it, something is held against the node, or a group of it is being changed. The view is then unchanged.
+/// [`Reject`]: there is no such node of the signer's, the key is taken or has not signed for itself, the one before was
+/// replaced less than [`NODE_KEY_STANDS_MS`] ago and a group still names it, something is held against the node, or a group of
+/// it is being changed. The view is then unchanged.
 pub(crate) fn rotate(
     view: &mut View<'_>,
     at: &BlockContext,

@@ -172,7 +172,8 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Reject`] names the first thing that speaks against it: an unknown or retired shard ([`Reject::ShardUnknown`]), what is
-/// under way there ([`Reject::ShardBusy`], [`Reject::NodeKeyAwaited`]), a quarantine of what is to end ([`Reject::GroupQuarantined`]), no halves of one prefix ([`Reject::NotSiblings`]), engines or seats that
+/// under way there ([`Reject::ShardBusy`], [`Reject::NodeKeyAwaited`]), a quarantine of what is to end
+/// ([`Reject::GroupQuarantined`]), no halves of one prefix ([`Reject::NotSiblings`]), engines or seats that
 /// differ for good ([`Reject::MergeApart`]), too deep or too many ([`Reject::SplitDepth`]), too many jobs
 /// ([`Reject::JobsFull`]), too few that are heard of ([`Reject::ShardRisk`]), and for a move [`Reject::MoveSource`] and
 /// [`Reject::MoveTarget`].

@@ -160,11 +160,15 @@ async fn missing(reader: &Client, config: &NodeConfig, node: NodeId, key: &Publi
         .committees
         .iter()
         .filter(|committee| committee.index_of(node).is_some_and(|at| committee.members[at].key != *key));
-    let missing: Vec<String> = others
-        .filter(|committee| !closed.contains(&committee.group))
-        .map(|committee| format!("{}: it still names a key before", committee.group))
-        .collect();
-    Ok(missing.into_iter().chain(lingering(config)).collect())
+    let (closed, open): (Vec<GroupId>, Vec<GroupId>) =
+        others.map(|committee| committee.group).partition(|group| closed.contains(group));
+    let mut missing: Vec<String> = open.iter().map(|group| format!("{group}: it still names a key before")).collect();
+    // The registry waits for none of them; the node does for a while.
+    if let Some(what) = lingering(config) {
+        missing.extend(closed.iter().map(|group| format!("{group}: it is closed, and the node waits an hour for it")));
+        missing.push(what);
+    }
+    Ok(missing)
 }
 
 /// Keys before that the node has not put away.
