@@ -307,9 +307,9 @@ pub struct Preflight {
 /// standing: the beacon refuses what this refuses.
 ///
 /// Refused are the engine in force ([`Reject::EngineSame`]), any change that is under way
-/// ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
-/// one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide anything
-/// ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
+/// ([`Reject::EngineChanging`], [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could
+/// not bear one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide
+/// anything ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
 ///
 /// # Errors
 /// [`Reject::UnknownGroup`] when there is no such group.
@@ -325,13 +325,16 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     let sound = going_over.iter().filter(|node| standing.sound(**node)).count();
     let (voting, needed) =
         (going_over.iter().filter(|node| standing.votes(**node)).count(), engine.threshold(going_over.len()));
-    let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
+    let coming = standing.coming.iter().find(|coming| coming.group == group);
+    let keys = coming.is_some_and(|coming| seats::changes_keys_alone(current, coming));
     let refusal = if back {
         None
     } else if engine == current.engine {
         Some(Reject::EngineSame)
-    } else if changing {
+    } else if under_way.is_some() || coming.is_some() && !keys {
         Some(Reject::EngineChanging)
+    } else if keys {
+        Some(Reject::NodeKeyAwaited)
     } else if !found {
         Some(Reject::EngineNodes)
     } else if sound <= needed {

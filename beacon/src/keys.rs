@@ -5,11 +5,15 @@
 //! beacon's update, and what it has certified before is judged by the committee of then. So the two keys are in force beside
 //! each other, each in some groups, until the last group has the new one.
 //!
-//! | | nothing under way | a group still names the key before |
-//! |---|---|---|
-//! | a new key, signed for by itself | taken | refused: pending |
-//! | a key that some node or organisation has or a node had | refused: used | refused: used |
-//! | a key that has not signed for itself | refused: proof | refused: proof |
+//! | | nothing under way | a group still names a key before, for less than an hour | for longer |
+//! |---|---|---|---|
+//! | a new key, signed for by itself | taken | refused: pending | taken |
+//! | a key that some node or organisation has or a node had | refused: used | refused: used | refused: used |
+//! | a key that has not signed for itself | refused: proof | refused: proof | refused: proof |
+//!
+//! A group without a quorum cannot take a key. It keeps the one that it knows, for what it certifies alone, and is to take the
+//! newest one, whatever came in between. A closed channel is waited for by nobody: what closed it is certified, or the beacon
+//! would not know of it, and a key by which it alone names a node counts for nothing else.
 //!
 //! Owns who may replace a key and by which, and which keys are never taken again. Moves no seat.
 
@@ -28,7 +32,7 @@ use crate::accused;
 use crate::channels;
 use crate::engine;
 use crate::jobs;
-use crate::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
+use crate::limits::{NODE_KEY_STANDS_MS, REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::nodes;
 use crate::registry;
@@ -83,11 +87,13 @@ pub fn prove_possession(cluster: &ClusterId, node: NodeId, before: &PublicKey, n
 }
 
 /// The keys that a node speaks to the beacon with: the one that the registry has, and any by which a committee in force still
-/// names it. Each counts until no committee names it any more.
+/// names it, unless its group is a closed channel. Each counts until no such committee names it any more.
 pub(crate) fn speaks_with(view: &mut View<'_>, node: &NodeInfo) -> Vec<PublicKey> {
     let mut keys = vec![node.key];
     for committee in registry::committees(view) {
-        if let Some(at) = committee.index_of(node.id) {
+        if let Some(at) = committee.index_of(node.id)
+            && !channels::is_closed(view, committee.group)
+        {
             keys.push(committee.members[at].key);
         }
     }
@@ -96,14 +102,22 @@ pub(crate) fn speaks_with(view: &mut View<'_>, node: &NodeInfo) -> Vec<PublicKey
     keys
 }
 
-/// The groups that still name a node by another key than the registry. A closed channel may never take the new one, as
-/// its members' nodes need not run any more; nobody waits for it.
-fn pending(view: &mut View<'_>, node: &NodeInfo) -> bool {
+/// The groups that name a node by another key than the registry, in force or prepared. A closed channel may never take the
+/// new one, as its members' nodes need not run any more; nobody waits for it.
+fn behind(view: &mut View<'_>, node: &NodeInfo) -> Vec<GroupId> {
     let committees = registry::committees(view).into_iter().chain(registry::coming(view));
     let old = committees
         .filter(|committee| committee.index_of(node.id).is_some_and(|at| committee.members[at].key != node.key));
-    let groups: Vec<GroupId> = old.map(|committee| committee.group).collect();
-    groups.into_iter().any(|group| !channels::is_closed(view, group))
+    let mut groups: Vec<GroupId> = old.map(|committee| committee.group).collect();
+    groups.retain(|group| !channels::is_closed(view, *group));
+    groups
+}
+
+/// Whether the key that the registry has of a node took the place of another one just now: whoever can still takes it.
+fn is_fresh(view: &mut View<'_>, at: &BlockContext, node: NodeId) -> bool {
+    let replaced: Vec<(Vec<u8>, ReplacedKey)> = registry::family(view, &registry::key(REPLACED, &[]));
+    let last = replaced.iter().filter(|(_, line)| line.node == node).map(|(_, line)| line.replaced_ms).max();
+    last.is_some_and(|last| at.time_ms.0 < last.0.saturating_add(NODE_KEY_STANDS_MS))
 }
 
 /// Whether a key was replaced so long ago that two votes by it say nothing of its node, and no committee names it any more. Who
@@ -127,9 +141,10 @@ fn is_taken(view: &mut View<'_>, key: &PublicKey) -> bool {
         || nodes::removed(view).iter().any(|gone| gone.key == *key)
 }
 
-/// Whether every group that a node has a seat in may take a committee now. A closed channel is waited for by nobody.
-fn refuse_changing(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
-    for coming in registry::coming(view) {
+/// Whether every group that a node has a seat in may take a committee now. A closed channel is waited for by nobody, and one
+/// that is `behind` is to take a key in any case: which one does not matter to what is prepared there.
+fn refuse_changing(view: &mut View<'_>, node: NodeId, behind: &[GroupId]) -> Result<(), Reject> {
+    for coming in registry::coming(view).into_iter().filter(|coming| !behind.contains(&coming.group)) {
         let seated = registry::committee(view, coming.group).is_some_and(|current| current.index_of(node).is_some());
         if (seated || coming.index_of(node).is_some()) && !channels::is_closed(view, coming.group) {
             return Err(Reject::NodeKeyBusy);
@@ -139,7 +154,8 @@ fn refuse_changing(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
         if current.index_of(node).is_none() || channels::is_closed(view, current.group) {
             continue;
         }
-        if jobs::holds(view, current.group) || engine::wanted(view, &current) != current.engine {
+        let switches = !behind.contains(&current.group) && engine::wanted(view, &current) != current.engine;
+        if switches || jobs::holds(view, current.group) {
             return Err(Reject::NodeKeyBusy);
         }
         // One of the genesis keeps the committee that it began with.
@@ -165,8 +181,9 @@ fn refuse_many(view: &mut View<'_>, org: OrgId) -> Result<(), Reject> {
 /// Replaces the key of a node, and prepares committees that name it by the new one.
 ///
 /// # Errors
-/// [`Reject`]: there is no such node of the signer's, the key is taken or has not signed for itself, the one before is still
-/// being replaced, something is held against the node, or a group of it is being changed. The view is then unchanged.
+/// [`Reject`]: there is no such node of the signer's, the key is taken or has not signed for itself, the one before was
+/// replaced less than [`NODE_KEY_STANDS_MS`] ago and a group still names it, something is held against the node, or a group of
+/// it is being changed. The view is then unchanged.
 pub(crate) fn rotate(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -184,13 +201,14 @@ pub(crate) fn rotate(
     // What is no point of the curve has signed nothing.
     crypto::verify(&key, &possession(&at.cluster, id, &node.key, &key), &signature)
         .map_err(|_| Reject::NodeKeyProof)?;
-    if pending(view, &node) {
+    let behind = behind(view, &node);
+    if !behind.is_empty() && is_fresh(view, at, id) {
         return Err(Reject::NodeKeyPending);
     }
     if accused::nodes(view).contains(&id) {
         return Err(Reject::NodeKeyHeld);
     }
-    refuse_changing(view, id)?;
+    refuse_changing(view, id, &behind)?;
     refuse_many(view, signer)?;
     refuse_full(view)?;
     retire(view, at, &node);

@@ -47,6 +47,9 @@ pub const REPLACED_KEYS_OF_ORG: usize = REPLACED_KEYS_MAX / 2 / ORGS_MAX;
 /// beacon, so that no node votes twice and has another key before that is found out; and then whoever finds an old key has
 /// nothing by it.
 pub const REPLACED_KEY_ACCUSES_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long the next key of a node stands, as long as some group still names it by one before. A group that can takes it in
+/// seconds; for one that cannot, the key may then be replaced again.
+pub const NODE_KEY_STANDS_MS: u64 = 60 * 60 * 1000;
 /// Groups in which a node that joins is prepared for a seat at a time: it fetches the state of each.
 pub const ARRIVALS_AT_ONCE: usize = 4;
 /// Nodes that the pure function of assignment deals seats to. More than a registry holds, so that clusters can be

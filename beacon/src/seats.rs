@@ -101,6 +101,14 @@ pub fn new_signers(current: &Committee, coming: &Committee) -> Vec<NodeId> {
     coming.members.iter().filter(|member| !current.members.contains(member)).map(|member| member.node).collect()
 }
 
+/// Whether a prepared committee changes nothing but keys: it waits for those who have another one to sign with it.
+#[must_use]
+pub fn changes_keys_alone(current: &Committee, prepared: &Committee) -> bool {
+    let nodes = current.members.iter().map(|member| member.node);
+    let same = nodes.eq(prepared.members.iter().map(|member| member.node));
+    same && prepared.engine == current.engine && prepared.members != current.members
+}
+
 /// The members of a committee that needs no other change, with the keys that their nodes have by now: of as many members
 /// as may change in one step. `None` when it names everybody by the right key.
 #[must_use]

@@ -1,10 +1,11 @@
 //! The keys that a node signs with, on its disk and in memory, and what it does while one is being replaced.
 //!
-//! Mirrors production's `server/rotation.rs`. Somebody puts the next key beside the one before, before the registry hears of
-//! it; the node takes it up when the registry names it by that one, or when it starts; and once no committee names the key
-//! before, in the registry and in every group here, and all that hands over is certified, the next key takes its place. What is
-//! written takes a while until it is durable, and a crash before that may take it. Which key signs what the committees say,
-//! and who gets another one is decided in `council::keys`.
+//! Mirrors production's `server/rotation.rs`, where there is one next key: a run is too short for one to be replaced that
+//! groups still lack. Somebody puts the next key beside the one before, before the registry hears of it; the node takes it up
+//! when the registry names it by that one, or when it starts; and once no committee names the key before, in the registry and
+//! in every group here, and all that hands over is certified, the next key takes its place. What is written takes a while until
+//! it is durable, and a crash before that may take it. Which key signs what the committees say, and who gets another one is
+//! decided in `council::keys`.
 
 use beacon::ClusterView;
 use ledger::committee::Committee;
@@ -137,14 +138,14 @@ impl Node {
         self.renews = renews;
     }
 
-    /// The key that this node signs with what it tells the beacon: one by which a committee in force names it, else that of
-    /// the registry, as far as it holds any of them.
+    /// The key that this node signs with what it tells the beacon: that of the registry, else one by which a committee in force
+    /// names it, as far as it holds any of them.
     pub(crate) fn voice(&self) -> SecretKey {
         let view = self.registry.as_deref();
         let seats = view.into_iter().flat_map(|view| &view.committees);
         let named = seats.filter_map(|committee| named_in(committee, self.id));
         let known = view.into_iter().flat_map(|view| &view.nodes).filter(|info| info.id == self.id);
-        let mut keys = named.chain(known.map(|info| info.key));
+        let mut keys = known.map(|info| info.key).chain(named);
         keys.find_map(|key| self.keys.held().of(&key)).unwrap_or_else(|| self.keys.file.clone())
     }
 

@@ -1,4 +1,4 @@
-//! The keys that a node signs with: one, and two while the first is being replaced.
+//! The keys that a node signs with: one, and more while the first is being replaced.
 //!
 //! Owns which of them is taken: the one that is asked for by its public half, as a committee names it. So what is signed
 //! is a function of the committee; what a node holds only decides whether it can sign at all. The host brings a key
@@ -48,6 +48,11 @@ impl NodeKeys {
         }
     }
 
+    /// Drops these keys.
+    pub fn let_go(&self, keys: &[PublicKey]) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|(public, _)| !keys.contains(public));
+    }
+
     /// Drops every key but this one. Nothing is dropped if it is not held.
     pub fn keep(&self, key: &PublicKey) {
         let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +86,11 @@ mod tests {
         let digest = crate::hash::sha256(b"a header");
         let signed = handle.of(&second.public()).map(|key| key.sign(&digest));
         assert_eq!(signed, Some(second.sign(&digest)));
-        keys.keep(&SecretKey::derive(b"node", b"3").public());
+        let third = SecretKey::derive(b"node", b"3");
+        keys.add(third.clone());
+        keys.let_go(&[third.public(), SecretKey::derive(b"node", b"4").public()]);
+        assert_eq!(handle.public(), [first.public(), second.public()], "what is not held is not missed");
+        keys.keep(&third.public());
         assert_eq!(handle.public().len(), 2, "a key that is not held drops none");
         keys.keep(&second.public());
         assert_eq!((handle.public(), handle.holds(&first.public())), (vec![second.public()], false));

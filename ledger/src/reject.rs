@@ -264,11 +264,13 @@ crate::rejections! {
         /// A new key that nobody was shown to have.
         NodeKeyProof = 171, "node_key_proof", "the new key has not signed that it follows the node's present one in this cluster, or is no key", "give the command where the node's folder with 'signing.key.next' is: 'seamark node rotate-key' signs with that key";
         /// A key is being replaced already.
-        NodeKeyPending = 172, "node_key_pending", "the node's key is being replaced already: a group still names the one before", "wait until 'seamark node rotate-key' says that it is done; the node has to run, with 'signing.key.next' in its folder";
+        NodeKeyPending = 172, "node_key_pending", "the node's key was replaced less than an hour ago, and a group still names the one before", "wait until 'seamark node rotate-key' says that it is done; the node has to run, with 'signing.key.next' in its folder. Where a group has no quorum, give the command with --anew when the hour is over";
         /// A group of the node is being changed.
         NodeKeyBusy = 173, "node_key_busy", "the committee of a group that the node has a seat in is being changed, or a job is under way there", "wait until that has ended: 'seamark status' and 'seamark shard ls' show it";
         /// Something is held against the node.
         NodeKeyHeld = 174, "node_key_held", "the node has voted twice, or is in quarantine for a replica that diverges: it gets no new key", "register another node in its place; out of quarantine it comes with 'seamark audit release'";
+        /// A group waits for a node to sign with its next key.
+        NodeKeyAwaited = 187, "node_key_awaited", "a node of the group has another key, and has not signed with it yet: nothing else about the group's committee changes before", "start that node with 'signing.key.next' in its folder, or drain it with 'seamark node drain'; 'seamark node rotate-key' shows which groups wait for it";
         /// A member that is alone in its channel wants to go.
         OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
         /// A policy that could not hold.

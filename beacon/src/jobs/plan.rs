@@ -17,6 +17,7 @@ use crate::limits::{JOBS_OPEN_MAX, LINEAGE_MAX, PREFIX_MAX, SHARDS_MAX, VIEW_BYT
 use crate::nodes;
 use crate::registry;
 use crate::risk;
+use crate::seats;
 use crate::view::ClusterView;
 use crate::watch;
 
@@ -110,9 +111,18 @@ impl Standing {
 
     /// Whether something is under way in a shard that a job would get in the way of.
     pub(crate) fn busy(&self, group: GroupId) -> bool {
-        self.jobs.iter().any(|job| job.holds(group))
-            || self.coming.iter().any(|coming| coming.group == group)
-            || self.switching.iter().any(|(switching, _)| *switching == group)
+        self.under_way(group).is_some()
+    }
+
+    /// What is under way there. A key that a node does not come with waits for its organisation, and not for time.
+    fn under_way(&self, group: GroupId) -> Option<Reject> {
+        let switches = self.switching.iter().any(|(switching, _)| *switching == group);
+        if switches || self.jobs.iter().any(|job| job.holds(group)) {
+            return Some(Reject::ShardBusy);
+        }
+        let coming = self.coming.iter().find(|coming| coming.group == group)?;
+        let keys = self.committee(group).is_some_and(|current| seats::changes_keys_alone(current, coming));
+        Some(if keys { Reject::NodeKeyAwaited } else { Reject::ShardBusy })
     }
 
     /// Whether as many members of a committee are heard of as a job needs.
@@ -162,7 +172,8 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Reject`] names the first thing that speaks against it: an unknown or retired shard ([`Reject::ShardUnknown`]), what is
-/// under way there ([`Reject::ShardBusy`]), a quarantine of what is to end ([`Reject::GroupQuarantined`]), no halves of one prefix ([`Reject::NotSiblings`]), engines or seats that
+/// under way there ([`Reject::ShardBusy`], [`Reject::NodeKeyAwaited`]), a quarantine of what is to end
+/// ([`Reject::GroupQuarantined`]), no halves of one prefix ([`Reject::NotSiblings`]), engines or seats that
 /// differ for good ([`Reject::MergeApart`]), too deep or too many ([`Reject::SplitDepth`]), too many jobs
 /// ([`Reject::JobsFull`]), too few that are heard of ([`Reject::ShardRisk`]), and for a move [`Reject::MoveSource`] and
 /// [`Reject::MoveTarget`].
@@ -186,8 +197,8 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
     if on != layout.version {
         return Err(Reject::LayoutOld);
     }
-    if groups.iter().any(|group| standing.busy(*group)) {
-        return Err(Reject::ShardBusy);
+    if let Some(reject) = groups.iter().find_map(|group| standing.under_way(*group)) {
+        return Err(reject);
     }
     // What a shard owes would be told of its children no more.
     let held = |group: &GroupId| standing.quarantined.binary_search(group).is_ok();

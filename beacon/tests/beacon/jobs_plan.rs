@@ -4,6 +4,7 @@ use beacon::ClusterView;
 use beacon::jobs::{self, Asked, Job, JobKind, Phase, ScalePolicy, Shards, Standing, plan};
 use beacon::machine::CommandOutcome;
 use ledger::committee::Engine;
+use ledger::crypto::PublicKey;
 use ledger::ids::{GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
@@ -34,7 +35,7 @@ const fn merges(left: GroupId, right: GroupId) -> JobKind {
 
 #[test]
 fn each_thing_that_speaks_against_a_job() {
-    let rows: [(&str, fn(&mut Standing), JobKind, Option<Reject>); 37] = [
+    let rows: [(&str, fn(&mut Standing), JobKind, Option<Reject>); 38] = [
         ("a split", |_| {}, SPLIT, None),
         ("a merge", |_| {}, ALIKE, None),
         ("a merge of shards with other nodes", |_| {}, APART, None),
@@ -49,6 +50,16 @@ fn each_thing_that_speaks_against_a_job() {
             Some(Reject::ShardUnknown),
         ),
         ("seats are moving", |found| found.coming.push(found.committees[3].clone()), SPLIT, Some(Reject::ShardBusy)),
+        (
+            "a key is awaited",
+            |found| {
+                let mut coming = found.committees[3].clone();
+                coming.members[0].key = PublicKey([9; 33]);
+                found.coming.push(coming);
+            },
+            SPLIT,
+            Some(Reject::NodeKeyAwaited),
+        ),
         ("another engine", |found| found.switching.push((SHARDS[3], Engine::Bft)), ALIKE, Some(Reject::ShardBusy)),
         ("a job", |found| found.jobs.push(a_job(SPLIT, Phase::Preparing)), ALIKE, Some(Reject::ShardBusy)),
         ("a child of one", |found| found.jobs.push(busy_child()), SPLIT, Some(Reject::ShardBusy)),

@@ -1,15 +1,17 @@
 //! Keys of nodes that are replaced: who may, by which key, how each group comes to have it, and what holds of before.
 
 use beacon::accused::{accusations, accuse};
+use beacon::channels;
 use beacon::command::BeaconCommand;
 use beacon::keys::{REPLACED_KEY_VERSION, ReplacedKey, possession, prove_possession, replaced_key};
-use beacon::limits::{REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
+use beacon::limits::{NODE_KEY_STANDS_MS, REPLACED_KEY_ACCUSES_MS, REPLACED_KEYS_MAX, REPLACED_KEYS_OF_ORG};
 use beacon::machine::{CommandOutcome, Executed};
 use beacon::seats::{READINESS_VERSION, Readiness, apply_ready, joining, new_signers};
 use beacon::watch::{Silence, Watch, WatchMode, apply_silence};
 use cross_shard::message::Message;
+use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::certificate::{Certificate, CertificateError};
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::crypto::{PublicKey, SecretKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Epoch, GroupId, NodeId, OrgId, TimeMs};
@@ -17,10 +19,11 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::accused::{twice, twice_in};
+use crate::channels::Beacon;
 use crate::jobs::{SPLIT, seven};
 use crate::nodes::World;
 use crate::seats::run;
-use crate::support::{admin, at, certified, node, node_key};
+use crate::support::{admin, at, certified, node, node_key, settle};
 
 /// The only node of organisation 3, which has a seat in every group.
 const NODE: NodeId = NodeId(3);
@@ -80,6 +83,20 @@ fn take_all(world: &mut World) {
         let proof = ready(world, &current, &coming, secret);
         take(world, &proof).unwrap();
     }
+}
+
+/// The same, but for one group, which has no quorum.
+fn take_all_but(world: &mut World, stuck: GroupId) {
+    while let Some(coming) = world.view().coming.iter().find(|coming| coming.group != stuck).cloned() {
+        let current = world.view().committee(coming.group).expect("it is in force").clone();
+        let proof = ready(world, &current, &coming, secret);
+        take(world, &proof).unwrap();
+    }
+}
+
+/// The key by which a committee names the node.
+fn key_in(committee: &Committee) -> PublicKey {
+    committee.members[committee.index_of(NODE).expect("it has a seat")].key
 }
 
 #[test]
@@ -208,6 +225,27 @@ fn while_a_job_is_about_a_shard_its_members_keep_their_keys() {
     assert!(world.command(member.org.0, &command).is_ok());
 }
 
+/// Whoever asks for a change of such a group is told what it waits for, and that waiting alone may not help.
+#[test]
+fn what_has_to_wait_for_a_key_is_refused_with_that_reason() {
+    let mut world = World::of(seven());
+    let [shard] = SPLIT.groups()[..] else { panic!("a cut is of one shard") };
+    let member = world.committee(shard).members[0].clone();
+    let switch = BeaconCommand::SwitchEngine { group: shard, engine: Engine::Bft };
+    let command = rotate(&world, member.node, &spare(1));
+    world.command(member.org.0, &command).unwrap();
+    assert_eq!(world.propose(1, SPLIT, false), Err(Reject::NodeKeyAwaited));
+    assert_eq!(world.command(1, &switch), Err(Reject::NodeKeyAwaited));
+    // What the reason says to do: the node comes with its key, or goes.
+    let mut drained = World::of(seven());
+    drained.state = world.state.clone();
+    take_all(&mut world);
+    world.propose(1, SPLIT, false).unwrap();
+    drained.command(member.org.0, &BeaconCommand::SetNodeCapacity { node: member.node, capacity: 0 }).unwrap();
+    assert_eq!(drained.propose(1, SPLIT, false), Err(Reject::ShardBusy), "its seat moves, which ends by itself");
+    assert_eq!(drained.command(1, &switch), Err(Reject::EngineChanging));
+}
+
 #[test]
 fn a_node_that_does_not_come_with_its_key_can_be_drained() {
     let mut world = World::new();
@@ -231,23 +269,30 @@ fn a_node_that_does_not_come_with_its_key_can_be_drained() {
     }
 }
 
-#[test]
-fn until_every_group_has_the_key_the_beacon_hears_the_node_by_either() {
-    let mut world = World::new();
+/// The beacon is told by the node, with this key, that it has not heard of another one.
+fn said(world: &mut World, key: &SecretKey) -> Result<CommandOutcome, Reject> {
+    world.now += 1;
+    let report = Silence::sign(world.genesis.cluster_id(), NODE, TimeMs(world.now), vec![NodeId(2)], key);
+    let at = at(&world.genesis, world.now);
+    run(&mut world.state, |view| {
+        let mail = apply_silence(view, &at, &report)?;
+        Ok(Executed { mail, ..CommandOutcome::Applied.into() })
+    })
+    .map(|executed| executed.outcome)
+}
+
+/// Has the beacon listen to what nodes say of others.
+fn watch(world: &mut World) {
     let watch = BeaconCommand::SetWatch(Watch { mode: WatchMode::DryRun, ..Watch::DEFAULT });
     world.command(1, &watch).unwrap();
     world.command(2, &watch).unwrap();
+}
+
+#[test]
+fn until_every_group_has_the_key_the_beacon_hears_the_node_by_either() {
+    let mut world = World::new();
+    watch(&mut world);
     let (old, new) = (node_key(NODE.0), spare(1));
-    let said = |world: &mut World, key: &SecretKey| {
-        world.now += 1;
-        let report = Silence::sign(world.genesis.cluster_id(), NODE, TimeMs(world.now), vec![NodeId(2)], key);
-        let at = at(&world.genesis, world.now);
-        run(&mut world.state, |view| {
-            let mail = apply_silence(view, &at, &report)?;
-            Ok(Executed { mail, ..CommandOutcome::Applied.into() })
-        })
-        .map(|executed| executed.outcome)
-    };
     let (heard, not_heard) = (Ok(CommandOutcome::Applied), Err(Reject::SilenceForm));
     assert_eq!((said(&mut world, &old), said(&mut world, &new)), (heard, not_heard));
     world.command(3, &rotate(&world, NODE, &new)).unwrap();
@@ -257,6 +302,89 @@ fn until_every_group_has_the_key_the_beacon_hears_the_node_by_either() {
     );
     take_all(&mut world);
     assert_eq!((said(&mut world, &old), said(&mut world, &new)), (not_heard, heard));
+}
+
+/// What it certifies by itself it certifies with the key that it knows, and what is prepared there follows the registry.
+#[test]
+fn a_group_that_cannot_take_a_key_keeps_nobody_from_replacing_it_again() {
+    let mut world = World::new();
+    let stuck = GroupId::shard(0);
+    let before = world.view().committee(stuck).expect("it is in force").clone();
+    world.command(3, &rotate(&world, NODE, &spare(1))).unwrap();
+    let first = world.view().coming.into_iter().find(|coming| coming.group == stuck).expect("it is prepared");
+    take_all_but(&mut world, stuck);
+
+    world.now += NODE_KEY_STANDS_MS - 1;
+    let again = rotate(&world, NODE, &spare(2));
+    assert_eq!(world.command(3, &again), Err(Reject::NodeKeyPending));
+    world.now += 1;
+    world.command(3, &again).unwrap();
+    take_all_but(&mut world, stuck);
+    for committee in world.view().committees {
+        let expected = if committee.group == stuck { node_key(NODE.0) } else { spare(2) };
+        assert_eq!(key_in(&committee), expected.public(), "{}", committee.group);
+    }
+    let coming = world.view().coming;
+    let found: Vec<_> = coming.iter().map(|coming| (coming.group, coming.epoch, key_in(coming))).collect();
+    assert_eq!(found, [(stuck, Epoch(2), spare(2).public())], "the key in between is left out");
+    let sound = certificate(&world, &before, 9, |_, key| secret(key));
+    assert_eq!(sound.verify(&before), Ok(()), "what it has certified, and what it may, is judged as ever");
+    let stale = ready(&world, &before, &first, secret);
+    assert_eq!(take(&mut world, &stale), Err(Reject::MailForged));
+    assert_eq!(world.command(3, &rotate(&world, NODE, &spare(3))), Err(Reject::NodeKeyPending), "this one stands anew");
+
+    // It has its quorum back.
+    take_all(&mut world);
+    assert!(world.view().committees.iter().all(|committee| key_in(committee) == spare(2).public()));
+    world.command(3, &rotate(&world, NODE, &spare(3))).unwrap();
+}
+
+/// Something else is prepared there already, and a switch is wanted: neither comes before the quorum does.
+#[test]
+fn what_is_prepared_in_a_group_that_lacks_a_key_does_not_matter_to_the_next_one() {
+    let mut world = World::new();
+    let stuck = GroupId::shard(0);
+    world.command(3, &rotate(&world, NODE, &spare(1))).unwrap();
+    take_all_but(&mut world, stuck);
+    let member =
+        world.committee(stuck).members.iter().find(|member| member.node != NODE).cloned().expect("another one");
+    world.command(member.org.0, &BeaconCommand::SetNodeCapacity { node: member.node, capacity: 0 }).unwrap();
+    take_all_but(&mut world, stuck);
+    let moves =
+        |world: &World| world.view().coming.iter().map(|coming| coming.index_of(member.node)).collect::<Vec<_>>();
+    assert_eq!(moves(&world), [None], "a seat moves there, which comes first");
+    world.now += NODE_KEY_STANDS_MS;
+    world.command(3, &rotate(&world, NODE, &spare(2))).unwrap();
+    take_all_but(&mut world, stuck);
+    assert_eq!(moves(&world), [None]);
+    take_all(&mut world);
+    assert!(world.view().committees.iter().all(|committee| key_in(committee) == spare(2).public()));
+}
+
+#[test]
+fn a_closed_channel_is_not_waited_for_and_its_key_says_nothing_to_the_beacon() {
+    for closed in [false, true] {
+        let mut beacon = Beacon::new();
+        let (channel, _) = beacon.found("alpha");
+        let mut world = World::new();
+        world.state = beacon.state;
+        watch(&mut world);
+        if closed {
+            let entry = channels::directory(&mut View::new(&world.state)).remove(0);
+            let shown = ChannelUpdate { status: ChannelStatus::Closed, ..entry.shown };
+            world.state = settle(&world.state, |view| drop(channels::apply_update(view, channel, shown)));
+        }
+        let (old, new) = (node_key(NODE.0), spare(1));
+        world.command(3, &rotate(&world, NODE, &new)).unwrap();
+        take_all_but(&mut world, channel);
+        let current = world.view().committee(channel).expect("it is in force").clone();
+        assert_eq!(key_in(&current), old.public(), "the channel has no quorum");
+        let by_old = if closed { Err(Reject::SilenceForm) } else { Ok(CommandOutcome::Applied) };
+        assert_eq!((said(&mut world, &new), said(&mut world, &old)), (Ok(CommandOutcome::Applied), by_old));
+        let again = world.command(3, &rotate(&world, NODE, &spare(2))).map(|executed| executed.outcome);
+        let expected = if closed { Ok(CommandOutcome::Applied) } else { Err(Reject::NodeKeyPending) };
+        assert_eq!(again, expected, "closed: {closed}");
+    }
 }
 
 /// A copy of an old key can sign what it likes for entries of long ago.

@@ -342,7 +342,7 @@ pub enum NodeChange {
     },
     /// Replace the key that a node signs headers and votes with, while it runs
     #[command(
-        after_help = "Example:\n  seamark node rotate-key 4\n  seamark node rotate-key 4 --config /srv/node-4/node.toml --as org-a\n\nMakes the next key beside the one in force, sealed under the node's passphrase, and has the beacon\ntake it; nothing is restarted. Each group takes it at a block of its own, and what was certified\nbefore stays provable. The key before is removed when no group needs it. Given again, it goes on\nwhere it was. Refused while a group of the node is being changed."
+        after_help = "Example:\n  seamark node rotate-key 4\n  seamark node rotate-key 4 --config /srv/node-4/node.toml --as org-a\n\nMakes the next key beside the one in force, sealed under the node's passphrase, and has the beacon\ntake it; nothing is restarted. Each group takes it at a block of its own, and what was certified\nbefore stays provable. The key before is removed when no group needs it. Given again, it goes on\nwhere it was; with --anew it begins with a key that follows the one under way, which is taken an hour\nbehind that one where a group without a quorum does not take it. Refused while a group of the node is\nbeing changed."
     )]
     RotateKey {
         /// Who signs.
@@ -356,6 +356,9 @@ pub enum NodeChange {
         /// How long to wait until it is done, seconds; it comes in any case
         #[arg(long, value_name = "S", default_value_t = 600)]
         wait: u64,
+        /// Begin with another key, though a group still has to take the one under way
+        #[arg(long)]
+        anew: bool,
     },
 }
 

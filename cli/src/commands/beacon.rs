@@ -100,8 +100,8 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
             let args = OneNode { admin, node, wait };
             return Box::pin(seats::run(Asked::Replace(NodeId(successor)), &args, output)).await;
         }
-        NodeChange::RotateKey { admin, node, config, wait } => {
-            return Box::pin(rotation::run(&admin, NodeId(node), config.as_deref(), wait, output)).await;
+        NodeChange::RotateKey { admin, node, config, wait, anew } => {
+            return Box::pin(rotation::run(&admin, NodeId(node), config.as_deref(), (wait, anew), output)).await;
         }
         NodeChange::Capacity { admin, node, capacity } => {
             (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })

@@ -3,17 +3,17 @@
 //!
 //! Never removes a key: the node does, when no group needs it ([`shard_node::server::rotation`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use beacon::{BeaconCommand, NodeLives, keys};
 use client::Client;
 use client::secrets::SecretKind;
 use ledger::genesis::NodeInfo;
-use ledger::{NodeId, PublicKey, SecretKey};
+use ledger::{GroupId, NodeId, PublicKey, SecretKey};
 use serde::Serialize;
 use shard_node::server::NodeConfig;
-use shard_node::server::rotation::next_file;
+use shard_node::server::rotation::{NEXT_KEYS_MAX, free_file, next_file, next_files};
 use zeroize::Zeroizing;
 
 use super::beacon::nodes;
@@ -55,7 +55,7 @@ pub(super) async fn run(
     admin: &Admin,
     node: NodeId,
     config: Option<&Path>,
-    wait_s: u64,
+    (wait_s, anew): (u64, bool),
     output: Output,
 ) -> Result<(), CliError> {
     let since = Instant::now();
@@ -70,15 +70,14 @@ pub(super) async fn run(
         return Err(CliError::usage("node", cause, "name that of the node with --config"));
     }
     let mut happened = Vec::new();
-    let key = match prepared(&config, &info)? {
+    let key = match prepared(&config, &info, anew)? {
         Prepared::Sent(key) => {
             happened.push("the registry has the key since before".to_owned());
             key
         }
-        Prepared::Next { key, made } => {
-            let next = next_file(&config.signing_key);
+        Prepared::Next { key, file, made } => {
             let what = if made { "made" } else { "there" };
-            happened.push(format!("the next key is {what}: {}", next.display()));
+            happened.push(format!("the next key is {what}: {}", file.display()));
             let client = signer.client_of(&org.name).await?;
             let possession = keys::prove_possession(&client.cluster_id(), node, &info.key, &key);
             let command = BeaconCommand::RotateNodeKey { node, key: key.public(), possession };
@@ -118,48 +117,64 @@ enum Prepared {
     /// The registry has the next key already.
     Sent(PublicKey),
     /// The next key, which may have been made just now.
-    Next { key: SecretKey, made: bool },
+    Next { key: SecretKey, file: PathBuf, made: bool },
 }
 
-/// Looks into the folder of a node, and makes its next key where there is none.
-fn prepared(config: &NodeConfig, info: &NodeInfo) -> Result<Prepared, CliError> {
+/// Looks into the folder of a node, and makes its next key where there is none, or, `anew`, where the registry has it.
+fn prepared(config: &NodeConfig, info: &NodeInfo, anew: bool) -> Result<Prepared, CliError> {
     let mut keyring = config.keyring();
-    let present = keyring.signing_key(&config.signing_key)?;
-    let next = next_file(&config.signing_key);
-    if next.exists() {
-        let key = keyring.signing_key(&next)?;
-        if key.public() == info.key {
-            return Ok(Prepared::Sent(info.key));
-        }
-        if present.public() == info.key {
-            return Ok(Prepared::Next { key, made: false });
-        }
-    } else if present.public() == info.key {
-        let key = new_key()?;
-        let secret = Zeroizing::new(key.to_bytes());
-        // It is on the disk before anybody hears of it.
-        keyring.write(&next, SecretKind::Signing, secret.as_slice())?;
-        return Ok(Prepared::Next { key, made: true });
+    let mut held = vec![(config.signing_key.clone(), keyring.signing_key(&config.signing_key)?)];
+    for file in next_files(&config.signing_key) {
+        let key = keyring.signing_key(&file)?;
+        held.push((file, key));
     }
-    let cause = format!("the registry has the key {} of node {}, which is not in its folder", info.key, info.id);
-    let fix = format!("name the configuration of the node that runs with --config; {} is not it", next.display());
-    Err(CliError::new("node_key_file", cause, fix))
+    let Some(at) = held.iter().position(|(_, key)| key.public() == info.key) else {
+        let next = next_file(&config.signing_key);
+        let cause = format!("the registry has the key {} of node {}, which is not in its folder", info.key, info.id);
+        let fix = format!("name the configuration of the node that runs with --config; {} is not it", next.display());
+        return Err(CliError::new("node_key_file", cause, fix));
+    };
+    if let Some((file, key)) = held.into_iter().nth(at + 1) {
+        return Ok(Prepared::Next { key, file, made: false });
+    }
+    if at > 0 && !anew {
+        return Ok(Prepared::Sent(info.key));
+    }
+    let file = free_file(&config.signing_key).ok_or_else(|| {
+        let cause = format!("node {} has {NEXT_KEYS_MAX} keys that follow one another", info.id);
+        CliError::new("node_key_file", cause, "give the groups that need the first of them their quorum, or close them")
+    })?;
+    let key = new_key()?;
+    let secret = Zeroizing::new(key.to_bytes());
+    // It is on the disk before anybody hears of it.
+    keyring.write(&file, SecretKind::Signing, secret.as_slice())?;
+    Ok(Prepared::Next { key, file, made: true })
 }
 
 /// What is not done yet.
 async fn missing(reader: &Client, config: &NodeConfig, node: NodeId, key: &PublicKey) -> Result<Vec<String>, CliError> {
     let lives: NodeLives = reader.node_lives().await?;
+    let closed: Vec<GroupId> =
+        reader.channels().await?.iter().filter(|line| line.status == "closed").map(|line| line.group).collect();
     let others = lives
         .committees
         .iter()
         .filter(|committee| committee.index_of(node).is_some_and(|at| committee.members[at].key != *key));
-    let mut missing: Vec<String> =
-        others.map(|committee| format!("{}: it still names the key before", committee.group)).collect();
-    let next = next_file(&config.signing_key);
-    if next.exists() {
-        missing.push(format!("the node has not put {} in the place of the key before", next.display()));
+    let (closed, open): (Vec<GroupId>, Vec<GroupId>) =
+        others.map(|committee| committee.group).partition(|group| closed.contains(group));
+    let mut missing: Vec<String> = open.iter().map(|group| format!("{group}: it still names a key before")).collect();
+    // The registry waits for none of them; the node does for a while.
+    if let Some(what) = lingering(config) {
+        missing.extend(closed.iter().map(|group| format!("{group}: it is closed, and the node waits an hour for it")));
+        missing.push(what);
     }
     Ok(missing)
+}
+
+/// Keys before that the node has not put away.
+fn lingering(config: &NodeConfig) -> Option<String> {
+    let last = next_files(&config.signing_key).pop()?;
+    Some(format!("the node has not put {} in the place of the key before", last.display()))
 }
 
 #[cfg(test)]
@@ -200,18 +215,37 @@ mod tests {
         ring.write(&config.signing_key, SecretKind::Signing, &old.to_bytes()).unwrap();
 
         // The folder is of another node: nothing is made.
-        let refused = prepared(&config, &info(&other)).map(|_| ()).unwrap_err();
+        let refused = prepared(&config, &info(&other), false).map(|_| ()).unwrap_err();
         assert_eq!(refused.code, "node_key_file");
         assert!(!next_file(&config.signing_key).exists());
 
-        let Prepared::Next { key, made: true } = prepared(&config, &info(&old)).unwrap() else { panic!("it is made") };
-        let Prepared::Next { key: again, made: false } = prepared(&config, &info(&old)).unwrap() else {
+        let Prepared::Next { key, made: true, .. } = prepared(&config, &info(&old), false).unwrap() else {
+            panic!("it is made")
+        };
+        let Prepared::Next { key: again, made: false, .. } = prepared(&config, &info(&old), true).unwrap() else {
             panic!("it is there")
         };
         assert_eq!(key.public(), again.public());
         assert_ne!(key.public(), old.public());
-        let Prepared::Sent(sent) = prepared(&config, &info(&key)).unwrap() else { panic!("the registry has it") };
+        let Prepared::Sent(sent) = prepared(&config, &info(&key), false).unwrap() else {
+            panic!("the registry has it")
+        };
         assert_eq!(sent, key.public());
+        assert!(lingering(&config).is_some_and(|what| what.contains("signing.key.next")));
+
+        // A group does not take it: the one that follows is made once, too, and is the one to send.
+        let Prepared::Next { key: third, file, made: true } = prepared(&config, &info(&key), true).unwrap() else {
+            panic!("it is made")
+        };
+        assert_eq!(next_files(&config.signing_key), [next_file(&config.signing_key), file]);
+        for anew in [false, true] {
+            let Prepared::Next { key: again, made: false, .. } = prepared(&config, &info(&key), anew).unwrap() else {
+                panic!("it is there")
+            };
+            assert_eq!(again.public(), third.public());
+        }
+        let Prepared::Sent(sent) = prepared(&config, &info(&third), false).unwrap() else { panic!("it has that one") };
+        assert_eq!(sent, third.public());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use client::secrets::{
 };
 use serde::Serialize;
 use shard_node::server::NodeConfig;
-use shard_node::server::rotation::next_file;
+use shard_node::server::rotation::next_files;
 use zeroize::Zeroizing;
 
 use super::ca::make_passphrase;
@@ -265,14 +265,15 @@ fn kind(path: &Path) -> Result<Option<Kind>, CliError> {
     })
 }
 
-/// The keys that a node's configuration names, with the one that follows its signing key.
-fn keys_of(config: &NodeConfig) -> [(PathBuf, SecretKind); 4] {
-    [
+/// The keys that a node's configuration names, with those that follow its signing key.
+fn keys_of(config: &NodeConfig) -> Vec<(PathBuf, SecretKind)> {
+    let next = next_files(&config.signing_key).into_iter().map(|path| (path, SecretKind::Signing));
+    let named = [
         (config.key.clone(), SecretKind::Tls),
         (config.signing_key.clone(), SecretKind::Signing),
-        (next_file(&config.signing_key), SecretKind::Signing),
         (config.storage_key.clone(), SecretKind::Storage),
-    ]
+    ];
+    named.into_iter().chain(next).collect()
 }
 
 fn kind_in(config: &NodeConfig, path: &Path) -> Option<SecretKind> {

@@ -3,9 +3,10 @@
 use channel::Change;
 use cross_shard::{Message, commit};
 use ledger::flow::{FlowHead, SealedFlow};
-use ledger::hash::Hash32;
+use ledger::hash::{Hash32, sha256};
 use ledger::ids::{AssetId, GroupId, Height, LedgerId, LockId, TimeMs};
 use ledger::lock::{Lock, LockState, LockTerms, Secret, hash_of};
+use ledger::record::Record;
 use ledger::tx::Opening;
 use ledger::{Balance, Condition, Move, Outcome, Reject, SecretKey, SignedTx, Slot, schema};
 
@@ -379,6 +380,89 @@ fn a_channel_executes_nothing_that_only_a_shard_was_handed() {
         assert!(matches!(world.chain(group).outcome(&tx), Some(Outcome::Committed { .. })), "{group}");
     }
     assert_eq!(world.chain(groups[0]).balance(&other, assets[0]), 10);
+}
+
+/// No witness goes from one ledger to another, so a shard has nothing to go by in what a channel mails. Whoever was to hand it
+/// over there may be gone: time alone ends it, in both, and what was held is free.
+#[test]
+fn a_shard_executes_nothing_that_only_a_channel_was_handed() {
+    for in_the_clear in [true, false] {
+        let (mut world, groups, assets) = funded();
+        let (one, other) = (client(FIRST), client(SECOND));
+        world.mint(&other, assets[1], 40);
+        let (channel, home) = (groups[0], world.home(&other));
+        let trade = |world: &mut Consortium| {
+            let (first, opening) = hidden(0, channel, pay(&one, &other, assets[0], 10));
+            let mv = pay(&other, &one, assets[1], 40);
+            let (second, others) = match in_the_clear {
+                true => (clear(LedgerId::MAIN, mv), Vec::new()),
+                false => {
+                    let (slot, opening) = hidden(1, home, mv);
+                    (slot, vec![opening])
+                }
+            };
+            (world.sign(vec![first, second], &[&one, &other]), opening, others)
+        };
+        let before = money(&world, groups);
+        let (tx, opening, others) = trade(&mut world);
+        let yes = CommandOutcome::Voted(tx.txid(&world.cluster), commit::Decision::Yes);
+        assert_eq!(world.submit(channel, &tx, std::slice::from_ref(&opening)), yes);
+        world.settle();
+        assert_eq!([channel, home].map(|group| world.chain(group).outcome(&tx)), [None, None]);
+        assert_ne!(money(&world, groups), before, "the channel holds what it is to pay");
+        // Nothing but the deadline calls for this block of the shard.
+        world.now += 61_000;
+        world.block(home, Vec::new());
+        world.settle();
+        assert_eq!(world.chain(home).outcome(&tx), Some(Outcome::Rejected(Reject::Expired)));
+        let told = Outcome::Aborted { group: home, reason: Reject::RefusedElsewhere };
+        assert_eq!(world.chain(channel).outcome(&tx), Some(told), "which whoever submitted it is told");
+        assert_eq!(money(&world, groups), before, "nothing is held any more");
+        // It comes too late now, wherever it is handed over, and moves nothing.
+        world.submit(home, &tx, &others);
+        world.submit(channel, &tx, &[opening]);
+        world.settle();
+        assert_eq!(money(&world, groups), before);
+
+        // Handed over there in time, it is a transaction like any other.
+        let (tx, opening, others) = trade(&mut world);
+        world.submit(channel, &tx, &[opening]);
+        world.settle();
+        world.submit(home, &tx, &others);
+        world.settle();
+        for group in [channel, home] {
+            assert!(matches!(world.chain(group).outcome(&tx), Some(Outcome::Committed { .. })), "{group}");
+        }
+        assert_eq!(world.chain(channel).balance(&other, assets[0]), 10);
+    }
+}
+
+/// A memo is in the clear, so none goes with moves of several ledgers; what it would say, a hidden move says to its ledger alone.
+#[test]
+fn a_record_in_a_hidden_slot_stands_in_for_a_memo() {
+    let (mut world, groups, assets) = funded();
+    let (one, other) = (client(FIRST), client(SECOND));
+    let (owner, note) = (address(&one), b"invoice 7 of the first payer".to_vec());
+    let hash = sha256(&note);
+    let says = Move::Record { owner, hash, metadata: note.clone() };
+    let (first, opening) = hidden(0, groups[0], pay(&one, &other, assets[0], 30));
+    let (second, other_opening) = hidden(1, groups[1], pay(&other, &one, assets[1], 70));
+    let (third, note_opening) = hidden(2, groups[0], says);
+    let tx = world.sign(vec![first, second, third], &[&one, &other]);
+    world.submit(groups[0], &tx, &[opening, note_opening]);
+    world.submit(groups[1], &tx, &[other_opening]);
+    world.settle();
+    for group in groups {
+        assert!(matches!(world.chain(group).outcome(&tx), Some(Outcome::Committed { .. })), "{group}");
+    }
+    let kept: Option<Record> = world.chain(groups[0]).read(|view| view.load(&schema::record(&owner, &hash)));
+    assert_eq!(kept.map(|record| (record.metadata, record.txid)), Some((note.clone(), tx.txid(&world.cluster))));
+    let has = |bytes: &[u8]| bytes.windows(note.len()).any(|window| window == note);
+    for (group, chain) in world.chains.iter().filter(|(group, _)| **group != groups[0]) {
+        assert!(!chain.state.iter().any(|(key, value)| has(&key[..]) || has(&value[..])), "{group} has the note");
+    }
+    let mailed = &world.chain(groups[0]).mailed;
+    assert!(!mailed.iter().any(|(_, message)| has(&message[..])), "nor is it mailed");
 }
 
 #[test]

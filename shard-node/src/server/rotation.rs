@@ -12,14 +12,24 @@
 //! | the next one is made | the key | the next one | both from its next start on, or from the registry's word on |
 //! | the registry has it | the key before | the key | both |
 //! | every group has it | the key | none | one |
+//!
+//! Where a group cannot take the key, as it has no quorum, the registry may be given one more, which lies in `signing.key.next.2`,
+//! and so on. The files are in the order of their keys, and each goes when no group needs its key.
+//!
+//! A closed channel is waited for as well, since its certificates may still be wanted for a change of its committee: for an hour
+//! behind all others ([`CLOSED_WAIT`]). Then it is taken to have no quorum, and the key goes: what happened in it is certified.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use channel::Phase;
+use channel::state::{ChannelRecord, channel_key};
 use client::secrets::{Keyring, SecretError};
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, NodeId};
 use ledger::view::ReadFault;
 use ledger::{Committee, NodeKeys, PublicKey, SecretKey, schema};
 use parking_lot::Mutex;
@@ -30,10 +40,55 @@ use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
 use crate::server::membership;
 
-/// The file of the key that follows the one in this file.
+/// How long a key is kept that closed channels alone need: one with a quorum takes the next key in seconds.
+pub const CLOSED_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Keys that may follow the one in force and are not in its place, at most.
+pub const NEXT_KEYS_MAX: usize = 16;
+
+const NEXT: &str = ".next";
+
+/// The file of the first key that follows the one in this file.
 #[must_use]
 pub fn next_file(signing_key: &Path) -> PathBuf {
-    beside(signing_key, ".next")
+    beside(signing_key, NEXT)
+}
+
+/// The files of all keys that follow the one in this file, as far as they are there, the oldest first.
+#[must_use]
+pub fn next_files(signing_key: &Path) -> Vec<PathBuf> {
+    numbers(signing_key).into_iter().map(|number| numbered(signing_key, number)).collect()
+}
+
+/// The file for one more key behind those that are there; `None` when there are [`NEXT_KEYS_MAX`].
+#[must_use]
+pub fn free_file(signing_key: &Path) -> Option<PathBuf> {
+    let there = numbers(signing_key);
+    let free = there.last().map_or(Some(1), |last| last.checked_add(1));
+    free.filter(|_| there.len() < NEXT_KEYS_MAX).map(|number| numbered(signing_key, number))
+}
+
+fn numbered(signing_key: &Path, number: u32) -> PathBuf {
+    if number == 1 { next_file(signing_key) } else { beside(signing_key, &format!("{NEXT}.{number}")) }
+}
+
+fn numbers(signing_key: &Path) -> Vec<u32> {
+    let first = next_file(signing_key);
+    let Some(first) = first.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder_of(signing_key)) else { return Vec::new() };
+    let number = |name: &str| match name.strip_prefix(first)? {
+        "" => Some(1),
+        rest => {
+            let digits = rest.strip_prefix('.')?;
+            digits.parse::<u32>().ok().filter(|number| *number > 1 && number.to_string() == digits)
+        }
+    };
+    let mut numbers: Vec<u32> = entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn beside(signing_key: &Path, ending: &str) -> PathBuf {
@@ -62,14 +117,13 @@ impl KeyFiles {
         Self { signing_key, passphrase_file: None }
     }
 
-    /// The node's key, and behind it the next one if there is one.
+    /// The node's key, and behind it those that follow.
     ///
     /// # Errors
-    /// [`SecretError`] for either: a node that has taken part with both may need both.
+    /// [`SecretError`] for any: a node that has taken part with all of them may need all.
     pub fn load(&self, keyring: &mut Keyring) -> Result<NodeKeys, SecretError> {
         let keys = NodeKeys::from(keyring.signing_key(&self.signing_key)?);
-        let next = next_file(&self.signing_key);
-        if next.exists() {
+        for next in next_files(&self.signing_key) {
             keys.add(keyring.signing_key(&next)?);
         }
         Ok(keys)
@@ -87,22 +141,52 @@ impl KeyFiles {
         beside(&self.signing_key, ".former")
     }
 
-    /// Puts the next key, which has to be this one, in the place of those before, whose public halves are kept. Done again it
-    /// changes nothing: what lies beside the key then may be the one that follows it.
-    fn put_in_place(&self, key: &PublicKey, before: &[PublicKey]) -> std::io::Result<()> {
-        let (former, next) = (self.former(), next_file(&self.signing_key));
+    /// One of the keys that follow, by its public half; else what was found in its place.
+    fn find(&self, key: &PublicKey) -> Result<SecretKey, String> {
         let mut keyring = Keyring::finding(self.passphrase_file.clone());
-        let mut public =
-            |path: &Path| keyring.signing_key(path).map(|found| found.public()).map_err(std::io::Error::other);
-        let done = public(&self.signing_key).is_ok_and(|found| found == *key);
-        if !done && public(&next)? != *key {
-            return Err(std::io::Error::other(format!("{} does not hold the key {key}", next.display())));
+        let mut why = "there is none".to_owned();
+        for path in next_files(&self.signing_key) {
+            match keyring.signing_key(&path) {
+                Ok(found) if found.public() == *key => return Ok(found),
+                Ok(found) => why = format!("{} holds the key {}", path.display(), found.public()),
+                Err(error) => why = error.to_string(),
+            }
         }
+        Err(why)
+    }
+
+    /// Removes the files of these keys, whose public halves are kept. The first of those that are left takes the place of the
+    /// first. Does nothing unless the key that `counts` is there, which is none of these. Done again it changes nothing.
+    fn let_go(&self, counts: &PublicKey, idle: &[PublicKey]) -> std::io::Result<()> {
+        let mut keyring = Keyring::finding(self.passphrase_file.clone());
+        let mut found = Vec::new();
+        for path in std::iter::once(self.signing_key.clone()).chain(next_files(&self.signing_key)) {
+            let key = keyring.signing_key(&path).map_err(std::io::Error::other)?;
+            found.push((path, key.public()));
+        }
+        if idle.contains(counts) || found.iter().all(|(_, key)| key != counts) {
+            let why = format!("no file beside {} holds the key {counts}", self.signing_key.display());
+            return Err(std::io::Error::other(why));
+        }
+        self.note(idle)?;
+        let (gone, left): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, key)| idle.contains(key));
+        for (path, _) in gone.iter().filter(|(path, _)| *path != self.signing_key) {
+            fs::remove_file(path)?;
+        }
+        if let Some((path, _)) = left.first().filter(|(path, _)| *path != self.signing_key) {
+            fs::rename(path, &self.signing_key)?;
+        }
+        File::open(folder_of(&self.signing_key))?.sync_all()
+    }
+
+    /// Keeps the public halves of keys, before the secret ones go.
+    fn note(&self, keys: &[PublicKey]) -> std::io::Result<()> {
+        let former = self.former();
         let mut known = match fs::read_to_string(&former) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             read => read.unwrap_or_default(),
         };
-        for name in before.iter().map(ToString::to_string) {
+        for name in keys.iter().map(ToString::to_string) {
             if known.lines().all(|line| line != name) {
                 known.push_str(&name);
                 known.push('\n');
@@ -112,23 +196,18 @@ impl KeyFiles {
         let mut file = File::create(&fresh)?;
         file.write_all(known.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&fresh, &former)?;
-        if !done {
-            fs::rename(&next, &self.signing_key)?;
-        }
-        let folder = self.signing_key.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        fs::rename(&fresh, &former)
     }
 }
 
-/// The key that a node signs with what it tells the beacon of others and of jobs: one by which a committee in force names
-/// it, else that of the registry. `None` while it holds none of them.
+/// The key that a node signs with what it tells the beacon of others and of jobs: that of the registry, else one by which a
+/// committee in force names it. `None` while it holds none of them.
 #[must_use]
 pub fn voice(context: &HostContext, view: &ClusterView) -> Option<SecretKey> {
     let seats = view.committees.values();
     let named = seats.filter_map(|committee| named_in(committee, context.node));
     let known = view.nodes.get(&context.node).map(|info| info.key);
-    named.chain(known).find_map(|key| context.key.of(&key))
+    known.into_iter().chain(named).find_map(|key| context.key.of(&key))
 }
 
 fn named_in(committee: &Committee, node: NodeId) -> Option<PublicKey> {
@@ -136,7 +215,7 @@ fn named_in(committee: &Committee, node: NodeId) -> Option<PublicKey> {
 }
 
 /// What a view asks of the node's keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
     /// The node has what it needs, and nothing that it does not need.
     Rests,
@@ -144,24 +223,37 @@ enum Stage {
     Lacks(PublicKey),
     /// Committees name it by several keys.
     Both,
-    /// The registry and all its committees name it by this key, and it holds others.
-    Last(PublicKey),
+    /// It holds these keys from before the one of the registry, by which no committee of the registry names it.
+    Idle(Vec<PublicKey>),
 }
 
-/// `held` are the keys of the node, that of its file first.
-fn stage(view: &ClusterView, node: NodeId, held: &[PublicKey]) -> Stage {
+/// `held` are the keys of the node, the oldest first; those that it `had` are gone. Committees of groups that are `left` count
+/// for nothing.
+fn stage(
+    view: &ClusterView,
+    node: NodeId,
+    held: &[PublicKey],
+    had: impl Fn(&PublicKey) -> bool,
+    left: &BTreeSet<GroupId>,
+) -> Stage {
     let Some(registered) = view.nodes.get(&node).map(|info| info.key) else { return Stage::Rests };
+    let Some(at) = held.iter().position(|key| *key == registered) else { return Stage::Lacks(registered) };
     let committees = view.committees.values().chain(view.coming.values());
-    let mut named: Vec<PublicKey> = committees.filter_map(|committee| named_in(committee, node)).collect();
+    let counting = committees.filter(|committee| !left.contains(&committee.group));
+    let mut named: Vec<PublicKey> = counting.filter_map(|committee| named_in(committee, node)).collect();
     named.push(registered);
     named.sort_unstable();
     named.dedup();
-    match named.iter().find(|key| !held.contains(key)) {
-        Some(missing) => Stage::Lacks(*missing),
-        None if named.len() > 1 => Stage::Both,
-        // The next one may be made before the registry has it.
-        None if held.len() > 1 && held[0] != registered => Stage::Last(registered),
-        None => Stage::Rests,
+    if let Some(missing) = named.iter().find(|key| !held.contains(key) && !had(key)) {
+        return Stage::Lacks(*missing);
+    }
+    named.retain(|key| held.contains(key));
+    // One behind that of the registry may be made before the registry has it.
+    let idle: Vec<PublicKey> = held[..at].iter().filter(|key| !named.contains(key)).copied().collect();
+    match (idle.is_empty(), named.len()) {
+        (false, _) => Stage::Idle(idle),
+        (true, 1) => Stage::Rests,
+        (true, _) => Stage::Both,
     }
 }
 
@@ -171,27 +263,60 @@ pub struct Rotation {
     files: KeyFiles,
     /// The key that it has said it lacks.
     lacked: Mutex<Option<PublicKey>>,
+    /// Since when closed channels alone keep keys from going.
+    closed_alone: Mutex<Option<Instant>>,
 }
 
 impl Rotation {
     /// For the node that hosts these groups, with its keys in these files.
     #[must_use]
     pub fn new(hosted: Arc<Hosted>, files: KeyFiles) -> Self {
-        Self { hosted, files, lacked: Mutex::default() }
+        Self { hosted, files, lacked: Mutex::default(), closed_alone: Mutex::default() }
     }
 
     /// Does what a view asks for. Returns whether more is to be expected soon.
     pub async fn adapt(&self, view: &ClusterView) -> bool {
-        let context = &self.hosted.context;
-        match stage(view, context.node, &context.key.public()) {
-            Stage::Rests => false,
-            Stage::Both => true,
+        let idle = match self.stage(view, &BTreeSet::new()) {
+            Stage::Rests => return false,
             Stage::Lacks(key) => {
                 self.take_up(key).await;
-                false
+                return false;
             }
-            Stage::Last(key) => !(self.is_last(view, &key) && self.drop_others(key).await),
+            found @ (Stage::Both | Stage::Idle(_)) => self.may_go(view, found, Instant::now()),
+        };
+        if let Some(idle) = idle {
+            self.drop_keys(view, idle).await;
         }
+        self.stage(view, &BTreeSet::new()) != Stage::Rests
+    }
+
+    fn stage(&self, view: &ClusterView, left: &BTreeSet<GroupId>) -> Stage {
+        let context = &self.hosted.context;
+        stage(view, context.node, &context.key.public(), |key| self.files.had(key), left)
+    }
+
+    /// The keys that no group needs, or that closed channels alone have needed for so long that they have no quorum.
+    fn may_go(&self, view: &ClusterView, found: Stage, now: Instant) -> Option<Vec<PublicKey>> {
+        let free = |stage: Stage, left: &BTreeSet<GroupId>| match stage {
+            Stage::Idle(idle) => {
+                let free: Vec<PublicKey> = idle.into_iter().filter(|key| self.is_free(view, key, left)).collect();
+                (!free.is_empty()).then_some(free)
+            }
+            Stage::Rests | Stage::Lacks(_) | Stage::Both => None,
+        };
+        if let Some(idle) = free(found, &BTreeSet::new()) {
+            return Some(idle);
+        }
+        let closed = self.closed();
+        let idle = free(self.stage(view, &closed), &closed);
+        let over = waited(&mut self.closed_alone.lock(), idle.is_some(), now);
+        idle.filter(|_| over)
+    }
+
+    /// The closed channels here in which everything is certified: no signature is missing of what happened there.
+    fn closed(&self) -> BTreeSet<GroupId> {
+        let groups = self.hosted.groups.read();
+        groups.values().filter(|handle| is_over(handle).unwrap_or(false)).map(|handle| handle.group).collect()
     }
 
     /// Takes up the next key, if it is the one that is lacked.
@@ -200,68 +325,77 @@ impl Rotation {
             // The view is older than the file; the node follows the registry, and will see.
             return;
         }
-        let next = next_file(&self.files.signing_key);
-        let mut keyring = Keyring::finding(self.files.passphrase_file.clone());
-        let path = next.clone();
-        let read = tokio::task::spawn_blocking(move || keyring.signing_key(&path)).await;
+        let files = self.files.clone();
+        let read = tokio::task::spawn_blocking(move || files.find(&key)).await;
         let why = match read {
-            Ok(Ok(found)) if found.public() == key => {
+            Ok(Ok(found)) => {
                 self.hosted.context.key.add(found);
                 *self.lacked.lock() = None;
                 tracing::info!(%key, "this node signs with its next key where a committee names it by that one");
                 return;
             }
-            Ok(Ok(found)) => format!("it holds the key {}", found.public()),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(why)) => why,
             Err(error) => error.to_string(),
         };
         if self.lacked.lock().replace(key) != Some(key) {
             tracing::error!(
                 %key,
-                file = %next.display(),
+                file = %next_file(&self.files.signing_key).display(),
                 "the registry names this node by a key that it does not have ({why}); put it into this file, sealed as the one \
                  beside it"
             );
         }
     }
 
-    /// Whether no group needs another key than this one of the node. Asks for what is missing to say so.
-    fn is_last(&self, view: &ClusterView, key: &PublicKey) -> bool {
+    /// Whether no group needs a key of the node, but for those that are `left`. Asks for what is missing to say so.
+    fn is_free(&self, view: &ClusterView, key: &PublicKey, left: &BTreeSet<GroupId>) -> bool {
         let node = self.hosted.context.node;
         let groups = self.hosted.groups.read();
         let seats = view.committees.values().filter(|committee| committee.index_of(node).is_some());
         let all_run = seats.map(|committee| &committee.group).all(|group| groups.contains_key(group));
+        let counting = groups.values().filter(|handle| !left.contains(&handle.group));
         // Every one is looked at, so that all ask for what they miss.
-        let others: Vec<_> =
-            groups.values().filter(|handle| !matches!(has_taken(handle, node, key), Ok(true))).collect();
+        let others: Vec<_> = counting.filter(|handle| !matches!(has_let_go(handle, node, key), Ok(true))).collect();
         all_run && others.is_empty()
     }
 
-    async fn drop_others(&self, key: PublicKey) -> bool {
-        let (files, held) = (self.files.clone(), self.hosted.context.key.clone());
-        let before: Vec<PublicKey> = held.public().into_iter().filter(|other| *other != key).collect();
-        let placed = tokio::task::spawn_blocking(move || files.put_in_place(&key, &before)).await;
-        match placed {
+    async fn drop_keys(&self, view: &ClusterView, idle: Vec<PublicKey>) {
+        let Some(counts) = view.nodes.get(&self.hosted.context.node).map(|info| info.key) else { return };
+        let (files, gone) = (self.files.clone(), idle.clone());
+        let done = tokio::task::spawn_blocking(move || files.let_go(&counts, &gone)).await;
+        match done {
             Ok(Ok(())) => {
-                held.keep(&key);
-                tracing::info!(%key, "the key before is gone: no group needs it any more");
-                true
+                self.hosted.context.key.let_go(&idle);
+                tracing::info!(key = %counts, "the key before is gone: no group needs it any more");
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the next key could not be put in the place of the one before; it is tried again");
-                false
+                tracing::warn!(%error, "a key that no group needs could not be removed; it is tried again")
             }
-            Err(error) => {
-                tracing::error!(%error, "putting a key in its place failed");
-                false
-            }
+            Err(error) => tracing::error!(%error, "removing a key failed"),
         }
     }
 }
 
-/// Whether a group here signs nothing more with another key of the node than this one: the committee in force and the one
-/// that is prepared name it so, the last certificate leads there, and no block that hands over misses its certificate.
-fn has_taken(handle: &GroupHandle, node: NodeId, key: &PublicKey) -> Result<bool, ReadFault> {
+/// Whether something has been the case for [`CLOSED_WAIT`], without a break `since` then.
+fn waited(since: &mut Option<Instant>, is_so: bool, now: Instant) -> bool {
+    if !is_so {
+        *since = None;
+        return false;
+    }
+    now.saturating_duration_since(*since.get_or_insert(now)) >= CLOSED_WAIT
+}
+
+/// Whether a group here is a closed channel that misses no certificate.
+fn is_over(handle: &GroupHandle) -> Result<bool, ReadFault> {
+    let channel: Option<ChannelRecord> = handle.share.state.load(&channel_key())?;
+    let applied = handle.share.stand.lock().applied.height;
+    let certified = handle.certified.borrow().as_ref().is_some_and(|certificate| certificate.header.height >= applied);
+    Ok(certified && channel.is_some_and(|channel| channel.phase == Phase::Closed))
+}
+
+/// Whether a group here signs nothing more with a key of the node: neither the committee in force nor the one that is
+/// prepared names it so, the last certificate leads there, and no block that hands over misses its certificate.
+fn has_let_go(handle: &GroupHandle, node: NodeId, key: &PublicKey) -> Result<bool, ReadFault> {
     if let Some(height) = membership::uncertified_handover(handle)? {
         handle.want_certificate(height);
         return Ok(false);
@@ -276,7 +410,7 @@ fn has_taken(handle: &GroupHandle, node: NodeId, key: &PublicKey) -> Result<bool
         certificate.header.committee_hash == hash || certificate.header.next_committee_hash == hash
     });
     let mut named = [Some(&current), coming.as_ref()].into_iter().flatten();
-    Ok(leads_there && named.all(|committee| named_in(committee, node).is_none_or(|named| named == *key)))
+    Ok(leads_there && named.all(|committee| named_in(committee, node).is_none_or(|named| named != *key)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Where the seats are at one moment: the registry, what the nodes say, and what is missing until a change is done. Pure
 //! but for the asking.
 
-use beacon::seats::joining;
+use beacon::seats::{changes_keys_alone, joining, new_signers};
 use beacon::{NodeLives, Risk, risk};
 use client::Client;
 use ledger::limits::LAG_BLOCKS_MAX;
@@ -84,8 +84,21 @@ impl Picture {
         }
         if self.lives.arriving.contains(&node) {
             missing.push("the beacon has more seats for it".to_owned());
+            missing.extend(self.keys_awaited());
         }
         missing
+    }
+
+    /// Groups in which nobody takes a seat before a node has signed with its next key.
+    fn keys_awaited(&self) -> impl Iterator<Item = String> {
+        let plans = self.lives.coming.iter().filter_map(|plan| {
+            let current = self.lives.committees.iter().find(|current| current.group == plan.group)?;
+            changes_keys_alone(current, plan).then(|| (plan.group, new_signers(current, plan)))
+        });
+        plans.map(|(group, nodes)| {
+            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            format!("{group}: node {} comes first, and has not signed with its next key yet", nodes.join(", "))
+        })
     }
 
     fn is_coming(&self, node: NodeId, group: GroupId) -> bool {
@@ -261,6 +274,26 @@ mod tests {
         let mut votes = with(&[1, 2, 3, 4], None);
         votes.lives.coming.push(of(Engine::Bft, SHARD, &seated));
         assert_eq!(said(&votes), "shard-0: it fetches the state, and is at block 900 of 900");
+    }
+
+    #[test]
+    fn a_node_that_waits_behind_the_key_of_another_one_is_told_so() {
+        let mut waits = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[]);
+        waits.lives.arriving.push(NodeId(4));
+        let mut plan = committee(SHARD, &[1, 2, 3]);
+        plan.members[2].key = PublicKey([9; 33]);
+        waits.lives.coming.push(plan);
+        let said = waits.until_joined(NodeId(4));
+        assert_eq!(
+            said,
+            [
+                "the beacon has more seats for it",
+                "shard-0: node 3 comes first, and has not signed with its next key yet"
+            ]
+        );
+        // A seat that moves ends by itself.
+        waits.lives.coming[0] = committee(SHARD, &[1, 2, 5]);
+        assert_eq!(waits.until_joined(NodeId(4)).len(), 1);
     }
 
     #[test]
