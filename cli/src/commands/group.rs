@@ -360,13 +360,13 @@ mod tests {
         let text = text(&report);
         let parts = ["shard-0", "1, and may stop", "1, and may lie", "changes of committee", "nothing was sent"];
         for part in
-            parts.into_iter().chain(["about 0.87 of the present one", "docs/performance.md", "go over with a vote"])
+            parts.into_iter().chain(["about 1.01 of the present one", "docs/performance.md", "go over with a vote"])
         {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["then"]["engine"], &json["state"]), (&"bft".into(), &"dry_run".into()));
-        assert_eq!(json["expected_rate_ratio"], 0.87);
+        assert_eq!(json["expected_rate_ratio"], 1.01);
         let refused = preflight(&standing, SHARD, Engine::Raft).unwrap();
         let refused = Report::of(&refused, VerifyMode::Every, "refused");
         assert_eq!(refused.refusal, Some("engine_same"));
