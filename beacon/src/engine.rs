@@ -272,7 +272,7 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         notes.push(on_its_way(to, back, found));
     }
     if let Some((org, seats)) = most
-        && engine == Engine::Bft
+        && engine.bears_liars()
         && seats > then.tolerated
     {
         notes.push(format!(
