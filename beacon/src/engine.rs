@@ -226,9 +226,10 @@ pub struct Preflight {
 /// standing: the beacon refuses what this refuses.
 ///
 /// Refused are a shard that a job is about ([`Reject::ShardBusy`]), the engine in force, unless the group is on its way to
-/// another one ([`Reject::EngineSame`]), any other change that is under way ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
-/// one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide anything
-/// ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
+/// another one ([`Reject::EngineSame`]), any other change that is under way ([`Reject::EngineChanging`]), too few nodes
+/// ([`Reject::EngineNodes`]), a committee that could not bear one more failure than it has already ([`Reject::EngineRisk`]),
+/// and one of which too few have a vote to decide anything ([`Reject::EngineVotes`]), which only those see who have asked the
+/// replicas ([`Standing::voteless`]).
 ///
 /// # Errors
 /// [`Reject::UnknownGroup`] when there is no such group.

@@ -32,7 +32,7 @@ pub(super) async fn look(client: &Client, group: GroupId, engine: Engine) -> Res
             }
             Err(error) => Own::Hidden(error.to_string()),
         },
-        _ => Own::None,
+        Some(GroupKind::Beacon | GroupKind::Shard) | None => Own::None,
     };
     judged(standing, &own, &client.status().await?, group, engine)
 }
@@ -48,6 +48,10 @@ fn judged(
     if let Some(current) = standing.committees.iter().find(|committee| committee.group == group) {
         let seats = Seats::of(current, status);
         (standing.voteless, silent) = (seats.voteless, seats.silent);
+        if *own != Own::None {
+            // A channel asks nobody who is accused: its members may go where that one can do less harm.
+            standing.accused.clear();
+        }
         if let Own::Says(wants, nodes) = own {
             standing.switching.retain(|(switching, _)| *switching != group);
             standing.switching.extend((*wants != current.engine).then_some((group, *wants)));
@@ -237,6 +241,9 @@ mod tests {
         assert_eq!(found.refusal, Some(Reject::EngineChanging));
         let found = judged(moving, &says(raft), &status(STEEL, 4), STEEL, bft).unwrap();
         assert_eq!(found.refusal, None, "they are, and the channel begins from there");
+        let accused = Standing { accused: vec![NodeId(2)], ..standing(STEEL, 4) };
+        let found = judged(accused, &says(raft), &status(STEEL, 4), STEEL, bft).unwrap();
+        assert_eq!(found.refusal, None, "the channel does not judge by who is accused");
         let three = judged(standing(STEEL, 3), &hidden(), &status(STEEL, 3), STEEL, bft).unwrap();
         assert_eq!(three.refusal, Some(Reject::EngineNodes), "what everybody sees cannot hold");
         assert!(three.notes.iter().any(|note| note.contains("access_denied")), "{three:?}");
