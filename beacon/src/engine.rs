@@ -14,23 +14,24 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::{Committee, Engine, Member};
-use ledger::genesis::{Genesis, NodeInfo};
+use ledger::genesis::NodeInfo;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
-use crate::accused;
 use crate::channels;
-use crate::jobs;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Proposal, Verdict};
 use crate::policies::Matter;
 use crate::rate;
 use crate::registry;
 use crate::seats::{self, Wanted};
-use crate::view::ClusterView;
+
+mod standing;
+
+pub use standing::{ENGINE_BOOK_VERSION, EngineBook, Standing, configured};
 
 /// Version written into new [`Switch`]es.
 pub const SWITCH_VERSION: u8 = 1;
@@ -112,8 +113,7 @@ pub(crate) fn next(current: &Committee, to: Engine, nodes: Option<&Wanted<'_>>) 
 /// way is not begun again, and asking for it changes nothing.
 ///
 /// # Errors
-/// [`Reject`] as [`preflight`] has it, while a job is about the shard, and when mail or proposals are full. The view is then
-/// unchanged.
+/// [`Reject`] as [`preflight`] has it, and when mail or proposals are full. The view is then unchanged.
 pub(crate) fn switch(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -127,9 +127,6 @@ pub(crate) fn switch(
     let current = registry::committee(view, group).ok_or(Reject::UnknownGroup)?;
     if current.engine != engine && wanted(view, &current) == engine {
         return Ok(CommandOutcome::Applied.into());
-    }
-    if jobs::holds(view, group) {
-        return Err(Reject::ShardBusy);
     }
     let standing = Standing::read(view).ok_or(Reject::Registry)?;
     preflight(&standing, group, engine)?.refusal.map_or(Ok(()), Err)?;
@@ -150,87 +147,6 @@ pub(crate) fn switch(
     let mail = seats::go_on(view);
     registry::bump_revision(view);
     Ok(Executed { mail, ..CommandOutcome::Applied.into() })
-}
-
-/// What a switch is judged by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Breaks ties between nodes.
-    pub seed: Hash32,
-    /// All nodes, by id.
-    pub nodes: Vec<NodeInfo>,
-    /// The committees in force.
-    pub committees: Vec<Committee>,
-    /// Those that are being prepared.
-    pub coming: Vec<Committee>,
-    /// Engines that groups are on their way to.
-    pub switching: Vec<(GroupId, Engine)>,
-    /// Nodes that are accused, ascending.
-    pub accused: Vec<NodeId>,
-    /// How many members the beacon and each shard have by the genesis.
-    pub configured: Vec<(GroupId, usize)>,
-    /// Members of the group in question that have no vote now, as its replicas say: one that lost its records follows without
-    /// one, and one that has stopped gives none. The beacon does not see that.
-    pub voteless: Vec<NodeId>,
-}
-
-/// How many members the beacon and each shard have by the genesis.
-#[must_use]
-pub fn configured(genesis: &Genesis) -> Vec<(GroupId, usize)> {
-    let seated = genesis.committees.iter().filter(|committee| committee.group.kind() != Some(GroupKind::Channel));
-    seated.map(|committee| (committee.group, committee.members.len())).collect()
-}
-
-impl Standing {
-    /// As the beacon's state has it.
-    pub fn read(view: &mut View<'_>) -> Option<Self> {
-        let committees = registry::committees(view);
-        let (mut switching, mut configured) = (Vec::new(), Vec::new());
-        for current in &committees {
-            let to = wanted(view, current);
-            switching.extend((to != current.engine).then_some((current.group, to)));
-            configured.extend(registry::configured(view, current.group).map(|seats| (current.group, seats)));
-        }
-        Some(Self {
-            seed: registry::seed(view)?,
-            nodes: registry::nodes(view),
-            coming: registry::coming(view),
-            accused: accused::nodes(view),
-            committees,
-            switching,
-            configured,
-            voteless: Vec::new(),
-        })
-    }
-
-    /// As a follower of the registry sees it, who is not shown who is accused, nor what is wanted and not prepared yet:
-    /// the beacon judges again. Ties are broken by the seed of the genesis, in whose place epochs may have put another one.
-    #[must_use]
-    pub fn of(cluster: &ClusterView, genesis: &Genesis) -> Self {
-        let engine = |group| cluster.committee(group).map(|current| current.engine);
-        let switching = cluster.coming.iter().filter(|coming| engine(coming.group) != Some(coming.engine));
-        Self {
-            seed: genesis.seed,
-            nodes: cluster.nodes.clone(),
-            committees: cluster.committees.clone(),
-            coming: cluster.coming.clone(),
-            switching: switching.map(|coming| (coming.group, coming.engine)).collect(),
-            accused: Vec::new(),
-            configured: configured(genesis),
-            voteless: Vec::new(),
-        }
-    }
-
-    /// Whether a node may have a seat.
-    fn sound(&self, id: NodeId) -> bool {
-        let capacity = self.nodes.iter().any(|node| node.id == id && node.capacity > 0);
-        capacity && self.accused.binary_search(&id).is_err()
-    }
-
-    /// Whether it may have a seat, and has a vote.
-    fn votes(&self, id: NodeId) -> bool {
-        self.sound(id) && !self.voteless.contains(&id)
-    }
 }
 
 /// A committee before or behind a switch, in numbers.
@@ -291,6 +207,9 @@ pub struct Preflight {
     /// Committees that come into force one after the other: those that take seats, the one with the engine, those that
     /// give seats up. Taking a switch back has only the last.
     pub steps: usize,
+    /// The engine that the group is on its way to already, which may wait for a node. Asking for it again changes nothing, of a
+    /// shard or of the beacon, and asking for the one in force takes it back.
+    pub under_way: Option<Engine>,
     /// The organisation with most seats behind the switch, and how many.
     pub most: Option<(OrgId, usize)>,
     /// Members that go over with a vote.
@@ -310,12 +229,19 @@ pub struct Preflight {
 /// ([`Reject::EngineChanging`], [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could
 /// not bear one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide
 /// anything ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
+/// Refused are a shard that a job is about ([`Reject::ShardBusy`]), the engine in force, unless the group is on its way to
+/// another one ([`Reject::EngineSame`]), any other change that is under way ([`Reject::EngineChanging`]), too few nodes
+/// ([`Reject::EngineNodes`]), a committee that could not bear one more failure than it has already ([`Reject::EngineRisk`]),
+/// and one of which too few have a vote to decide anything ([`Reject::EngineVotes`]), which only those see who have asked the
+/// replicas ([`Standing::voteless`]).
 ///
 /// # Errors
 /// [`Reject::UnknownGroup`] when there is no such group.
 pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<Preflight, Reject> {
     let current = standing.committees.iter().find(|known| known.group == group).ok_or(Reject::UnknownGroup)?;
     let under_way = standing.switching.iter().find(|(switching, _)| *switching == group).map(|(_, to)| *to);
+    // A channel takes no second proposal of what it wants already.
+    let again = under_way == Some(engine) && group.kind() != Some(GroupKind::Channel);
     let back = engine == current.engine && under_way.is_some();
     let Road { joining, leaving, steps, found } = road(standing, current, engine);
     let seated = current.members.iter().map(|member| member.node);
@@ -328,6 +254,12 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     let coming = standing.coming.iter().find(|coming| coming.group == group);
     let keys = coming.is_some_and(|coming| seats::changes_keys_alone(current, coming));
     let refusal = if back {
+    let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
+    let refusal = if again {
+        None
+    } else if standing.busy.contains(&group) {
+        Some(Reject::ShardBusy)
+    } else if back {
         None
     } else if engine == current.engine {
         Some(Reject::EngineSame)
@@ -346,8 +278,11 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     };
     let most = most(standing, current, &members);
     let mut notes = Vec::new();
+    if let Some(to) = under_way {
+        notes.push(on_its_way(to, back, found));
+    }
     if let Some((org, seats)) = most
-        && engine == Engine::Bft
+        && engine.bears_liars()
         && seats > then.tolerated
     {
         notes.push(format!(
@@ -377,12 +312,25 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         leaving,
         // The engine in force needs no committee of its own.
         steps: if back { steps - 1 } else { steps },
+        under_way,
         most,
         voting,
         rate: rate::words(current.engine, engine),
         notes,
         refusal,
     })
+}
+
+/// What a group that is on its way to an engine is told: whether this takes it back, or, if not, whether enough nodes were found.
+fn on_its_way(to: Engine, back: bool, found: bool) -> String {
+    match (back, found) {
+        (true, _) => format!("the group is on its way to {to}, which this takes back"),
+        (false, true) => format!("the group is on its way to {to} already, and nothing else is begun by asking again"),
+        (false, false) => format!(
+            "the group is on its way to {to} already, and waits for a node that can take a seat; asking for the engine in \
+             force takes it back"
+        ),
+    }
 }
 
 /// What follows for members that go over without a vote, of which `more` others may fail before nothing is decided.

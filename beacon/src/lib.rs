@@ -40,7 +40,7 @@ pub use audit::status::AuditStatus;
 pub use audit::{AuditEntry, Trail};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
-pub use engine::{Preflight, Standing, preflight};
+pub use engine::{EngineBook, Preflight, Standing, preflight};
 pub use epochs::{Contribution, EpochBook, EpochPolicy, EpochProof};
 pub use jobs::{Job, JobKind, JobReport, LeadHint, Phase, Said, ScalePolicy, SealedProof, Shards};
 pub use machine::{CommandOutcome, Executed, Refused};

@@ -21,12 +21,21 @@ fn voters_of(group: GroupId) -> Committee {
 
 /// Node 2 has prevoted two values in [`GROUP`], which this group keeps.
 fn kept_by(genesis: &Genesis, group: GroupId) -> EvidenceFile {
-    let owned = genesis.layout.prefix_of(group).unwrap_or(layout::BitPrefix::ALL);
-    kept_of(genesis, GROUP, (group, owned))
+    kept_as(genesis, group, BallotKind::Prevote)
 }
 
-/// Node 2 has prevoted two values in a group, which one that owns this part of the tree keeps.
-fn kept_of(genesis: &Genesis, of: GroupId, (group, owned): (GroupId, layout::BitPrefix)) -> EvidenceFile {
+/// As [`kept_by`], for two ballots of another kind.
+fn kept_as(genesis: &Genesis, group: GroupId, kind: BallotKind) -> EvidenceFile {
+    let owned = genesis.layout.prefix_of(group).unwrap_or(layout::BitPrefix::ALL);
+    kept_of(genesis, (GROUP, kind), (group, owned))
+}
+
+/// Node 2 has signed two ballots of a kind in a group, for two values, which one that owns this part of the tree keeps.
+fn kept_of(
+    genesis: &Genesis,
+    (of, kind): (GroupId, BallotKind),
+    (group, owned): (GroupId, layout::BitPrefix),
+) -> EvidenceFile {
     let vote = |value: u8| {
         let ballot = Ballot {
             version: BALLOT_VERSION,
@@ -36,7 +45,7 @@ fn kept_of(genesis: &Genesis, of: GroupId, (group, owned): (GroupId, layout::Bit
             committee: voters_of(of).hash(),
             index: 12,
             round: 1,
-            kind: BallotKind::Prevote,
+            kind,
             value: Some(Hash32([value; 32])),
             node: NodeId(2),
         };
@@ -69,8 +78,17 @@ fn code(file: &EvidenceFile, genesis: &Genesis) -> &'static str {
 #[test]
 fn evidence_is_judged_by_the_genesis_alone_whoever_keeps_it() {
     let genesis = genesis();
-    for group in [GROUP, GroupId::BEACON] {
-        let file = EvidenceFile::from_file(&kept_by(&genesis, group).to_file()).unwrap();
+    let (new, again) = (BallotKind::Proposal { valid_round: None }, BallotKind::Proposal { valid_round: Some(0) });
+    for (group, kind) in [
+        (GROUP, BallotKind::Prevote),
+        (GROUP, BallotKind::Precommit),
+        (GROUP, new),
+        (GROUP, again),
+        (GroupId::BEACON, BallotKind::Prevote),
+        (GroupId::BEACON, new),
+    ] {
+        let file = EvidenceFile::from_file(&kept_as(&genesis, group, kind).to_file()).unwrap();
+        assert_eq!(file.evidence.proof.first.ballot.kind, kind);
         let verified = verify(&file, &genesis).unwrap();
         assert_eq!((verified.node, verified.kept_by, verified.height), (NodeId(2), group, Height(8)));
         assert_eq!(verified.signers, [NodeId(1), NodeId(3)]);
@@ -82,7 +100,7 @@ fn evidence_is_judged_by_the_genesis_alone_whoever_keeps_it() {
 fn evidence_of_a_shard_that_was_cut_off_is_judged_by_the_proof_of_its_birth() {
     let genesis = genesis();
     let owned = genesis.layout.prefix_of(GROUP).unwrap().child(false);
-    let bare = kept_of(&genesis, CHILD, (CHILD, owned));
+    let bare = kept_of(&genesis, (CHILD, BallotKind::Prevote), (CHILD, owned));
     assert_eq!(code(&bare, &genesis), "evidence_committee", "nothing proves its beginning");
     let good = EvidenceFile::from_file(&bare.clone().with_born(born(&genesis)).to_file()).unwrap();
     assert_eq!(good.version, EVIDENCE_OF_BORN);
@@ -98,7 +116,8 @@ fn evidence_of_a_shard_that_was_cut_off_is_judged_by_the_proof_of_its_birth() {
     assert_eq!(with(|file| file.born.as_mut().unwrap().certificate.signatures.clear()), "evidence_committee");
     assert_eq!(with(|file| file.born = None), "evidence_malformed");
     // What its sibling owns is not what it does.
-    let other = kept_of(&genesis, CHILD, (CHILD, genesis.layout.prefix_of(GROUP).unwrap().child(true)));
+    let sibling = (CHILD, genesis.layout.prefix_of(GROUP).unwrap().child(true));
+    let other = kept_of(&genesis, (CHILD, BallotKind::Prevote), sibling);
     assert_eq!(code(&other.with_born(born(&genesis)), &genesis), "evidence_not_in_state");
     // A group of the genesis did not begin later.
     assert_eq!(code(&kept_by(&genesis, GROUP).with_born(born(&genesis)), &genesis), "evidence_committee");
@@ -133,6 +152,12 @@ fn altered_evidence_is_refused_with_its_code() {
         "ballot_signature"
     );
     assert_eq!(with(|file| file.accused.epoch = Epoch(1)), "ballot_committee");
+    // The round that a proposal refers to is before its own.
+    let later = BallotKind::Proposal { valid_round: Some(1) };
+    assert_eq!(code(&kept_as(&genesis, GROUP, later), &genesis), "ballot_malformed");
+    let mut mixed = kept_as(&genesis, GROUP, BallotKind::Proposal { valid_round: None });
+    mixed.evidence.proof.second = good.evidence.proof.second;
+    assert_eq!(code(&mixed, &genesis), "ballots_agree", "a proposal and a vote are two answers to two questions");
     assert_eq!(with(|file| file.evidence.height = Height(6)), "evidence_not_in_state");
     assert_eq!(with(|file| file.certificate.header.state_root = Hash32([1; 32])), "evidence_committee");
     assert_eq!(with(|file| file.certificate.signatures.truncate(1)), "evidence_committee");

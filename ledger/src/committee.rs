@@ -78,6 +78,36 @@ impl Engine {
         }
     }
 
+    /// Whether members may do whatever they like, so that no single one is believed: two ballots of one that exclude each other
+    /// are a proof against it, and a state is taken from one only as far as others vouch for it.
+    #[must_use]
+    pub const fn bears_liars(self) -> bool {
+        match self {
+            Self::Raft => false,
+            Self::Bft => true,
+        }
+    }
+
+    /// Whether each member checks the signatures of clients before it votes for an entry, whatever the cluster's `verify`.
+    #[must_use]
+    pub const fn checks_before_vote(self) -> bool {
+        match self {
+            Self::Raft => false,
+            Self::Bft => true,
+        }
+    }
+
+    /// Whether the leader gives votes and takes them, a request to the engine for each change, and whoever has a seat in the
+    /// committee in force has a vote by that. Otherwise voters follow from that committee by themselves, and one that has come to it
+    /// without records is let in by the others.
+    #[must_use]
+    pub const fn leader_gives_votes(self) -> bool {
+        match self {
+            Self::Raft => true,
+            Self::Bft => false,
+        }
+    }
+
     /// Its name in commands, files and answers.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -7,7 +7,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::ballot::Equivocation;
-use crate::committee::{Committee, Engine};
+use crate::committee::Committee;
 use crate::ids::{GroupId, Height, TimeMs};
 use crate::layout::{BitPrefix, Layout};
 use crate::limits::EVIDENCE_PER_MEMBER_MAX;
@@ -58,7 +58,7 @@ pub fn keep(view: &mut View<'_>, at: &BlockContext, owned: BitPrefix, proof: &Eq
     let (ballot, id) = (&proof.first.ballot, proof.id());
     let known: Option<Committee> = view.load(&schema::committee(ballot.group, &ballot.committee));
     let committee = known.ok_or(Reject::CommitteeUnknown)?;
-    if committee.engine != Engine::Bft || proof.verify(&at.cluster, &committee).is_err() {
+    if !committee.engine.bears_liars() || proof.verify(&at.cluster, &committee).is_err() {
         return Err(Reject::EvidenceUnproved);
     }
     let member = schema::evidence_of(owned, ballot.group, &ballot.committee, ballot.node);

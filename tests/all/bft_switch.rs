@@ -133,6 +133,36 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_waits_for_its_fourth_node_is_shown_and_is_taken_back_by_asking_for_the_engine_in_force() {
+    let mut up = three_of_four().await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let three = client.genesis().committee(SHARD).unwrap().clone();
+    let fourth =
+        client.genesis().nodes.iter().map(|node| node.id).find(|node| three.index_of(*node).is_none()).unwrap();
+    // It is to take a seat, and cannot show that it is ready.
+    up.kill(fourth).await;
+    eventually("the beacon has a leader", async || {
+        client.evidence(BEACON).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    let before = consensus(&up, SHARD, Engine::Bft, &["--dry-run"]);
+    assert_eq!((&before["state"], &before["under_way"]), (&"dry_run".into(), &Value::Null));
+    switch(&up, SHARD, Engine::Bft);
+    let waits = consensus(&up, SHARD, Engine::Bft, &["--dry-run"]);
+    assert_eq!((&waits["now"]["engine"], &waits["under_way"]), (&"raft".into(), &"bft".into()), "{waits}");
+
+    let back = consensus(&up, SHARD, Engine::Raft, &["--dry-run"]);
+    assert_eq!((&back["state"], &back["under_way"], &back["steps"]), (&"dry_run".into(), &"bft".into(), &0.into()));
+    let said = ["org-a", "org-b", "org-c"]
+        .map(|org| consensus(&up, SHARD, Engine::Raft, &["--as", org, "--wait", "120"])["state"].clone());
+    assert_eq!(said, ["pending", "pending", "in_force"], "as many as wanted the switch take it back");
+    let after = consensus(&up, SHARD, Engine::Bft, &["--dry-run"]);
+    assert_eq!((&after["state"], &after["under_way"]), (&"dry_run".into(), &Value::Null), "nothing is under way");
+    up.restart(fourth);
+    assert_eq!(all_under(&client, SHARD, Engine::Raft, 3).await, three, "no committee has come meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
     let up = three_of_four().await;
     let client = Client::connect(&up.profile()).await.unwrap();

@@ -160,6 +160,7 @@ impl Scene {
             "job" => Query::Job(v1::JobQuery { job: 1 }),
             "policies" => Query::Policies(v1::PoliciesQuery {}),
             "admins" => Query::Admins(v1::AdminsQuery::default()),
+            "engines" => Query::Engines(v1::EnginesQuery {}),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -244,7 +245,7 @@ impl Scene {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
                 let public = [
                     "channels", "accounts", "explain", "founded", "nodes", "accused", "audit", "epochs", "shards",
-                    "job", "policies", "admins",
+                    "job", "policies", "admins", "engines",
                 ];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));

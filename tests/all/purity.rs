@@ -1,8 +1,9 @@
 //! What each crate may depend on. The machines that decide about money have no IO, no clock and no
 //! randomness, which starts with not being able to reach any; and the crates depend on each other
-//! only in the direction that the architecture names.
+//! only in the direction that the architecture names. And which crates may know one engine from the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
@@ -72,6 +73,21 @@ const LAYERS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
+];
+
+/// Crates that work alike under either engine. `consensus` is the engines, and `cli` and `cluster-sim` choose them.
+const UNDER_EITHER_ENGINE: &[&str] =
+    &["ledger", "cross-shard", "channel", "beacon", "storage", "proto", "client", "router", "shard-node"];
+
+/// The files of those crates that name an engine, and why each has to. All others ask an engine what they need to know
+/// (`ledger::Engine`, `consensus::engine::Group`).
+const NAME_AN_ENGINE: &[(&str, &str)] = &[
+    ("ledger/src/committee.rs", "what an engine is asked is answered here"),
+    ("beacon/src/engine.rs", "says what a switch comes to, in messages and words"),
+    ("beacon/src/rate.rs", "has what was measured of each"),
+    ("beacon/src/seats.rs", "seats that one engine needs and the other does not are given up"),
+    ("beacon/src/genesis.rs", "the first committees of a cluster that states no engine"),
+    ("shard-node/src/core/consortium.rs", "for unit tests alone"),
 ];
 
 fn cargo() -> Command {
@@ -181,4 +197,65 @@ fn the_layers_are_layers() {
         }
         placed.insert(*name);
     }
+}
+
+/// The Rust files below a folder, and those of the folders in it; but none of tests alone.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() && name != "tests" {
+            sources(&path, found);
+        } else if name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Lines of code that name an engine, up to the unit tests of the file.
+fn names_an_engine(text: &str) -> Vec<&str> {
+    let code = text.lines().take_while(|line| !line.starts_with("mod tests {")).map(str::trim);
+    let names = ["Engine::Bft", "Engine::Raft", "\"bft\"", "\"raft\""];
+    code.filter(|line| !line.starts_with("//") && names.iter().any(|name| line.contains(name))).collect()
+}
+
+#[test]
+fn nobody_but_those_who_are_named_here_knows_one_engine_from_the_other() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let (mut files, mut faults) = (Vec::new(), Vec::new());
+    for member in UNDER_EITHER_ENGINE {
+        sources(&root.join(member).join("src"), &mut files);
+    }
+    let mut open: BTreeMap<&str, &str> = NAME_AN_ENGINE.iter().copied().collect();
+    let mut seen = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let path = file.strip_prefix(root).unwrap().to_str().unwrap();
+        let found = names_an_engine(&text);
+        seen += found.len();
+        let known = NAME_AN_ENGINE.iter().any(|(known, _)| *known == path);
+        match (known, found.first()) {
+            (true, Some(_)) => {
+                open.remove(path);
+            }
+            (false, Some(line)) => faults.push(format!(
+                "{path} names an engine, '{line}': let it ask the engine instead, or say in NAME_AN_ENGINE and ARCHITECTURE.md why \
+                 it cannot"
+            )),
+            (_, None) => {}
+        }
+    }
+    assert!(files.len() > 100 && seen > 10, "{} files, {seen} lines", files.len());
+    faults.extend(open.iter().map(|(path, why)| format!("{path} names no engine any more, and is allowed to: {why}")));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn an_engine_is_found_where_code_names_it_and_not_in_words_or_unit_tests() {
+    let found = |text: &'static str| names_an_engine(text).len();
+    assert_eq!(found("    if committee.engine == Engine::Bft {\n"), 1);
+    assert_eq!(found("match engine {\n    Engine::Raft => 1,\n    ledger::Engine::Bft => 2,\n}\n"), 2);
+    assert_eq!(found("if engine.name() == \"bft\" {}"), 1);
+    assert_eq!(found("// As Engine::Bft has it.\n/// [`Engine::Raft`]\nif engine.bears_liars() {}\n"), 0);
+    assert_eq!(found("#[cfg(test)]\nmod tests {\n    const ONE: Engine = Engine::Bft;\n}\n"), 0);
 }

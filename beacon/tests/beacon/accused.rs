@@ -22,6 +22,11 @@ pub fn twice(genesis: &Genesis, node: u32) -> Equivocation {
 
 /// Two prevotes of a node as a member of a committee of a shard, by the key that it begins with.
 pub fn twice_in(genesis: &Genesis, node: u32, committee: Hash32) -> Equivocation {
+    two_of(genesis, node, committee, BallotKind::Prevote)
+}
+
+/// As [`twice_in`], two ballots of another kind.
+fn two_of(genesis: &Genesis, node: u32, committee: Hash32, kind: BallotKind) -> Equivocation {
     let ballot = |value: u8| Ballot {
         version: BALLOT_VERSION,
         cluster: genesis.cluster_id(),
@@ -30,7 +35,7 @@ pub fn twice_in(genesis: &Genesis, node: u32, committee: Hash32) -> Equivocation
         committee,
         index: 5,
         round: 0,
-        kind: BallotKind::Prevote,
+        kind,
         value: Some(Hash32([value; 32])),
         node: NodeId(node),
     };
@@ -56,6 +61,25 @@ fn run(state: &mut State, genesis: &Genesis, org: u16, salt: u8, command: &Beaco
 fn seats(state: &State) -> Vec<(u32, GroupId, Option<Hindrance>)> {
     let found = removals(&mut View::new(state));
     found.into_iter().map(|removal| (removal.node.0, removal.group, removal.hindrance)).collect()
+}
+
+#[test]
+fn whatever_was_signed_twice_accuses() {
+    let genesis = genesis();
+    for kind in [
+        BallotKind::Proposal { valid_round: None },
+        BallotKind::Proposal { valid_round: Some(0) },
+        BallotKind::Prevote,
+        BallotKind::Precommit,
+    ] {
+        let proof = two_of(&genesis, 2, Hash32([5; 32]), kind);
+        let mut state = state_of(&genesis);
+        let mut mail = Vec::new();
+        state = settle(&state, |view| mail = accuse(view, &at(&genesis, NOW), &proof));
+        let [accusation] = &accusations(&mut View::new(&state))[..] else { panic!("one accusation of {kind:?}") };
+        assert_eq!((accusation.node, accusation.evidence), (NodeId(2), proof.id()), "{kind:?}");
+        assert!(!mail.is_empty() && seats(&state).iter().all(|(node, _, hindrance)| (*node, *hindrance) == (2, None)));
+    }
 }
 
 #[test]

@@ -1,25 +1,26 @@
-//! `group consensus`: another engine for a group that runs. What it changes is shown first, from what the registry
-//! says; the beacon judges again. Then the command is signed and sent, and the switch watched until every replica
-//! runs the new engine.
+//! `group consensus`: another engine for a group that runs. What it changes is shown first, by what the beacon and the
+//! members themselves say ([`look`]); the beacon judges again. Then the command is signed and sent, and the switch watched
+//! until every replica runs the new engine.
 
 use std::time::{Duration, Instant};
 
-use beacon::engine::{Side, configured};
+use beacon::engine::Side;
 use beacon::rate::{SOURCE, expected_percent};
-use beacon::{BeaconCommand, Preflight, Standing, preflight};
+use beacon::{BeaconCommand, Preflight};
 use client::Client;
 use ledger::genesis::VerifyMode;
 use ledger::{Committee, Engine, GroupId, GroupKind, NodeId, Reject};
 use proto::v1;
 use serde::Serialize;
 
-use super::beacon::nodes;
 use super::channel;
 use super::signer::{Signer, salt};
 use crate::args::{Admin, Group};
 use crate::error::CliError;
 use crate::load::agree::committees;
 use crate::output::{Output, facts, rounded, table};
+
+mod look;
 
 /// Between two looks at a switch that is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -55,6 +56,9 @@ struct Report {
     steps: usize,
     /// Members that go over with a vote.
     voting: usize,
+    /// The engine that the group is on its way to already, when it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    under_way: Option<&'static str>,
     /// What to expect of rate and latency.
     rate: &'static str,
     /// The rate behind the switch over the present one, as measured elsewhere: under full load, with all members on one
@@ -88,6 +92,7 @@ impl Report {
             leaving: found.leaving.iter().map(|node| node.0).collect(),
             steps: found.steps,
             voting: found.voting,
+            under_way: found.under_way.map(Engine::name),
             rate: found.rate,
             expected_rate_ratio: expected_percent(&found.now, &found.then, verify) as f64 / 100.0,
             expected_rate_source: SOURCE,
@@ -120,7 +125,7 @@ impl Switch<'_> {
         let signer = Signer::of(self.admin)?;
         let client = signer.reader().await?;
         let group = named(&client, group).await?;
-        let found = look(&client, group, self.engine).await?;
+        let found = Box::pin(look::look(&client, group, self.engine)).await?;
         let verify = client.genesis().verify;
         if let Some(reject) = found.refusal {
             let report = Report::of(&found, verify, "refused");
@@ -258,64 +263,6 @@ async fn named(client: &Client, text: &str) -> Result<GroupId, CliError> {
     }
 }
 
-/// What a switch would change, as far as the registry that routers follow shows it, and the members themselves.
-async fn look(client: &Client, group: GroupId, engine: Engine) -> Result<Preflight, CliError> {
-    let committees = committees(client).await?;
-    let seats = match committees.iter().find(|committee| committee.group == group) {
-        Some(current) => Seats::of(current, &client.status().await?),
-        None => Seats::default(),
-    };
-    let standing = Standing {
-        seed: client.genesis().seed,
-        nodes: nodes(client).await?,
-        committees,
-        configured: configured(client.genesis()),
-        voteless: seats.voteless,
-        ..Standing::default()
-    };
-    let mut found = preflight(&standing, group, engine)
-        .map_err(|reject| CliError::new(reject.code(), format!("{group}: {}", reject.cause()), reject.fix()))?;
-    found
-        .notes
-        .extend(seats.silent.iter().map(|node| format!("node {node} does not answer: it counts as one that votes")));
-    Ok(found)
-}
-
-/// What the members of a group say of their votes.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seats {
-    /// They have none now: they follow without, have stopped, do not run the group, or the leader's engine does not know
-    /// them as voters.
-    voteless: Vec<NodeId>,
-    /// Their nodes do not answer.
-    silent: Vec<NodeId>,
-}
-
-impl Seats {
-    fn of(committee: &Committee, status: &v1::StatusReply) -> Self {
-        let replica = |reply: &v1::NodeStatusReply| {
-            reply.replicas.iter().find(|replica| replica.group == committee.group.0).cloned()
-        };
-        let leading =
-            status.nodes.iter().filter_map(replica).filter(|replica| replica.leads && replica.stopped.is_empty());
-        let leader = leading.max_by_key(|replica| (replica.term, replica.log_last, replica.round));
-        let counted =
-            |node: u32| leader.as_ref().is_none_or(|leader| leader.voters.is_empty() || leader.voters.contains(&node));
-        let mut seats = Self::default();
-        for node in committee.members.iter().map(|member| member.node) {
-            let Some(reply) = status.nodes.iter().find(|reply| reply.node == node.0) else {
-                seats.silent.push(node);
-                continue;
-            };
-            let votes = replica(reply).is_some_and(|own| own.stopped.is_empty() && !own.learners.contains(&node.0));
-            if !votes || !counted(node.0) {
-                seats.voteless.push(node);
-            }
-        }
-        seats
-    }
-}
-
 fn table_of(report: &Report) -> String {
     let row = |what: &str, of: fn(&SideLine) -> String| [what.to_owned(), of(&report.now), of(&report.then)];
     let rows = [
@@ -347,6 +294,7 @@ fn text(report: &Report) -> String {
     if !report.leaving.is_empty() {
         rows.push(("leave at the end", nodes(&report.leaving)));
     }
+    rows.extend(report.under_way.map(|engine| ("on its way to", engine.to_owned())));
     rows.push(("changes of committee", report.steps.to_string()));
     rows.extend(report.notes.iter().map(|note| ("note", note.clone())));
     let state = match (report.state, report.approvals, report.seconds) {
@@ -364,6 +312,7 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use beacon::{Standing, preflight};
     use ledger::genesis::NodeInfo;
     use ledger::{Epoch, Incarnation, Member, OrgId, PublicKey};
 
@@ -402,31 +351,6 @@ mod tests {
     }
 
     #[test]
-    fn a_member_has_a_vote_only_if_it_and_the_leader_say_so() {
-        let change = |node: usize, change: fn(&mut v1::ReplicaStatus)| {
-            let mut status = status(["raft"; 4], 1);
-            status.nodes[0].replicas[0].voters = vec![1, 2, 3, 4];
-            change(&mut status.nodes[node - 1].replicas[0]);
-            status
-        };
-        let of = |status: &v1::StatusReply| Seats::of(&committee(Engine::Raft), status);
-        assert_eq!(of(&change(1, |_| {})), Seats::default());
-        let voteless = |node: u32| Seats { voteless: vec![NodeId(node)], ..Seats::default() };
-        assert_eq!(of(&change(4, |own| own.learners = vec![4])), voteless(4), "it follows without");
-        assert_eq!(of(&change(3, |own| own.stopped = "bft_wal".to_owned())), voteless(3), "it has stopped");
-        assert_eq!(of(&change(2, |own| own.group = GroupId::shard(9).0)), voteless(2), "the group does not run there");
-        assert_eq!(of(&change(1, |own| own.voters = vec![1, 2, 3])), voteless(4), "its engine has not followed yet");
-        assert_eq!(
-            of(&change(2, |own| own.learners = vec![4])),
-            Seats::default(),
-            "what others say of it says nothing"
-        );
-        let mut silent = status(["raft"; 4], 1);
-        silent.nodes.remove(1);
-        assert_eq!(of(&silent), Seats { silent: vec![NodeId(2)], ..Seats::default() });
-    }
-
-    #[test]
     fn what_would_change_is_told_to_people_and_to_programs() {
         let standing = Standing { committees: vec![committee(Engine::Raft)], ..Standing::default() };
         let mut found = preflight(&standing, SHARD, Engine::Bft).unwrap();
@@ -436,13 +360,13 @@ mod tests {
         let text = text(&report);
         let parts = ["shard-0", "1, and may stop", "1, and may lie", "changes of committee", "nothing was sent"];
         for part in
-            parts.into_iter().chain(["about 0.87 of the present one", "docs/performance.md", "go over with a vote"])
+            parts.into_iter().chain(["about 1.01 of the present one", "docs/performance.md", "go over with a vote"])
         {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["then"]["engine"], &json["state"]), (&"bft".into(), &"dry_run".into()));
-        assert_eq!(json["expected_rate_ratio"], 0.87);
+        assert_eq!(json["expected_rate_ratio"], 1.01);
         let refused = preflight(&standing, SHARD, Engine::Raft).unwrap();
         let refused = Report::of(&refused, VerifyMode::Every, "refused");
         assert_eq!(refused.refusal, Some("engine_same"));

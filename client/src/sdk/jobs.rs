@@ -1,5 +1,6 @@
-//! What the beacon tells of shards and of the jobs that cut, join and move them, unproved. The answers are the beacon's own
-//! records, which this crate does not look into; commands about jobs are in [`super::command`].
+//! What the beacon tells of shards, of the jobs that cut, join and move them, and of what a switch of an engine is judged by,
+//! unproved. The answers are the beacon's own records, which this crate does not look into; commands about jobs are in
+//! [`super::command`].
 
 use borsh::BorshDeserialize;
 use ledger::JobId;
@@ -20,6 +21,17 @@ impl Client {
         let reply = self.query(Consistency::Linearizable, false, query).await?;
         let missing = || ClientError::Protocol("the beacon does not tell of its shards".to_owned());
         found_value("shards", &reply)?.ok_or_else(missing)
+    }
+
+    /// What the beacon would judge a switch of a group's engine by in this moment: `beacon::EngineBook`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn engines<T: BorshDeserialize>(&self) -> Result<T, ClientError> {
+        let query = Query::Engines(v1::EnginesQuery {});
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of engines".to_owned());
+        found_value("engines", &reply)?.ok_or_else(missing)
     }
 
     /// One job by its number, `beacon::Job`; `None` when there is none, or it ended so long ago that it is forgotten.

@@ -10,7 +10,7 @@ mod keeper;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -252,6 +252,19 @@ impl Group {
     #[must_use]
     pub fn replicas(&self) -> Option<Vec<Replica>> {
         either!(self, one => one.replicas(), _why => None)
+    }
+
+    /// The nodes whose replicas decide the next entry; `None` while the engine does not know them. Members of a Byzantine group
+    /// follow the committee in force, whether they have ever been heard here or not: who is gone for good can be shut out.
+    #[must_use]
+    pub fn voters(&self) -> Option<BTreeSet<NodeId>> {
+        match self.engine() {
+            Engine::Bft => Some(self.inner.role.borrow().voters.iter().copied().collect()),
+            Engine::Raft => {
+                let replicas = self.replicas()?;
+                Some(replicas.iter().filter(|one| one.votes).map(|one| one.node).collect())
+            }
+        }
     }
 
     /// Gives a Raft group its first members; the members of a Byzantine group follow from its state. Does nothing

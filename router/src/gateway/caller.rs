@@ -92,7 +92,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Shards(_)
             | Query::Job(_)
             | Query::Policies(_)
-            | Query::Admins(_),
+            | Query::Admins(_)
+            | Query::Engines(_),
         )
         | None => return false,
     };

@@ -104,7 +104,8 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         | Query::Shards(_)
         | Query::Job(_)
         | Query::Policies(_)
-        | Query::Admins(_) => GroupId::BEACON,
+        | Query::Admins(_)
+        | Query::Engines(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
         Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
         Query::Evidence(evidence) if evidence.group == 0 => GroupId::BEACON,

@@ -411,6 +411,7 @@ impl FakeNode {
             | Query::Job(_)
             | Query::Policies(_)
             | Query::Admins(_)
+            | Query::Engines(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

@@ -23,7 +23,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::view::{ReadFault, View};
-use ledger::{Committee, Engine, Hash32};
+use ledger::{Committee, Hash32};
 use proto::v1;
 use tokio::time::Instant;
 
@@ -267,14 +267,9 @@ fn may_go(hosted: &Hosted, group: &GroupHandle, order: &Order, bytes: &Bytes) ->
     Ok((!ends_membership || voters_are_seated(group)?).then_some(stamp_ms))
 }
 
-/// Whether the engine's voters are the committee in force. Under the Byzantine engine they follow it with the next entry,
-/// whether they have ever been heard here or not: who is gone for good can be shut out.
+/// Whether the engine's voters are the committee in force, as far as it knows them.
 fn voters_are_seated(group: &GroupHandle) -> Result<bool, ReadFault> {
-    let voters: BTreeSet<NodeId> = match (group.engine.engine(), group.engine.replicas()) {
-        (Engine::Bft, _) => group.role().voters.into_iter().collect(),
-        (Engine::Raft, Some(replicas)) => replicas.iter().filter(|one| one.votes).map(|one| one.node).collect(),
-        (Engine::Raft, None) => return Ok(false),
-    };
+    let Some(voters) = group.engine.voters() else { return Ok(false) };
     let committee: Option<Committee> = group.share.state.load(&schema::current_committee(group.group))?;
     let seats: BTreeSet<NodeId> =
         committee.into_iter().flat_map(|committee| committee.members).map(|member| member.node).collect();

@@ -25,7 +25,6 @@ use consensus::raft::Replica;
 use consensus::sequencer::Sequencer;
 use ledger::Committee;
 use ledger::certificate::Certificate;
-use ledger::committee::Engine;
 use ledger::ids::{Height, NodeId};
 use ledger::lineage::Origin;
 use ledger::schema;
@@ -148,7 +147,7 @@ pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
     loop {
         ticks.tick().await;
         let role = handle.role();
-        if !role.leads && handle.engine.engine() == Engine::Raft {
+        if !role.leads && handle.engine.engine().leader_gives_votes() {
             continue;
         }
         let step = match look(node, &handle, &role) {
@@ -165,7 +164,7 @@ pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
 }
 
 fn look(node: NodeId, handle: &GroupHandle, role: &RoleView) -> Result<Step, ReadFault> {
-    if handle.engine.engine() == Engine::Bft {
+    if !handle.engine.engine().leader_gives_votes() {
         return Ok(uncertified_handover(handle)?.map_or(Step::Nothing, Step::Certificate));
     }
     let Some(replicas) = handle.engine.replicas() else { return Ok(Step::Nothing) };

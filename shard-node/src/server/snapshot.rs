@@ -24,7 +24,7 @@ use ledger::ids::Height;
 use ledger::schema;
 use ledger::uncovered::{UncoveredHasher, is_uncovered};
 use ledger::view::{ReadFault, View};
-use ledger::{Certificate, Committee, Engine};
+use ledger::{Certificate, Committee};
 use storage::{
     KeyRange, Kv, SharedResources, StagedState, StateDb, StateIdentity, StorageError, ValueCipher, WriteBatch,
 };
@@ -186,14 +186,11 @@ pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn K
     SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
     write_marks(state.db(), own, from.is_some(), stand.applied.height)?;
     let certified = certified(state.db(), stand.applied.height, stand.applied.header_hash, &signers)?;
-    let uncovered = match (from, stand.order.engine) {
-        (Some(_), Engine::Bft) => match &sender {
-            Some(sender) => uncovered(dir, resources, identity, sender),
-            None => uncovered(dir, resources, identity, &*seal.cipher()),
-        }
-        .map_err(storage)?,
+    let uncovered = match &sender {
         // Its own, or of a group where the lender's word is enough.
-        (None, _) | (_, Engine::Raft) => Hash32::ZERO,
+        _ if from.is_none() || !stand.order.engine.bears_liars() => Hash32::ZERO,
+        Some(sender) => uncovered(dir, resources, identity, sender).map_err(storage)?,
+        None => uncovered(dir, resources, identity, &*seal.cipher()).map_err(storage)?,
     };
     Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee, certified, uncovered })
 }

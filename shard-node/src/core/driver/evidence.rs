@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use ledger::ballot::Equivocation;
-use ledger::committee::Engine;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Tick};
 use ledger::limits::EVIDENCE_PER_MEMBER_MAX;
@@ -93,7 +92,7 @@ impl GroupDriver {
         let cluster = self.certifier.header(self.certifier.last()).map(|(header, _)| header.cluster);
         let committee = self.committees.named(ballot.group, &ballot.committee);
         let (Some(cluster), Some(committee)) = (cluster, committee) else { return };
-        if committee.engine == Engine::Bft && proof.verify(&cluster, committee).is_ok() {
+        if committee.engine.bears_liars() && proof.verify(&cluster, committee).is_ok() {
             self.witness.open.insert(id, proof);
             self.witness.passed = None;
         }

@@ -11,6 +11,11 @@ use crate::core::support::{self, PEER, SHARD, genesis, header, liars, node_key};
 
 /// Two prevotes of a node in one round, signed by `signer`.
 fn twice(committee: &Committee, node: u32, round: u32, signer: u32) -> Equivocation {
+    two_of(BallotKind::Prevote, committee, node, round, signer)
+}
+
+/// As [`twice`], two ballots of another kind.
+fn two_of(kind: BallotKind, committee: &Committee, node: u32, round: u32, signer: u32) -> Equivocation {
     let ballot = |value: u8| Ballot {
         version: BALLOT_VERSION,
         cluster: genesis().cluster_id(),
@@ -19,7 +24,7 @@ fn twice(committee: &Committee, node: u32, round: u32, signer: u32) -> Equivocat
         committee: committee.hash(),
         index: 5,
         round,
-        kind: BallotKind::Prevote,
+        kind,
         value: Some(Hash32([value; 32])),
         node: NodeId(node),
     };
@@ -116,6 +121,26 @@ fn a_leader_proposes_a_proof_until_the_state_has_it_and_then_tells_the_beacon() 
     assert_eq!(told(&leader.after(BEACON_EVERY_MS)), beacon(), "node 2 has one in the next committee, too");
     leader.step(Input::Committees(vec![support::committee(GroupId::BEACON, 0)].into()));
     assert_eq!(told(&leader.after(BEACON_EVERY_MS)), []);
+}
+
+#[test]
+fn two_proposals_and_two_precommits_are_passed_on_as_two_prevotes_are() {
+    let (new, again) = (BallotKind::Proposal { valid_round: None }, BallotKind::Proposal { valid_round: Some(0) });
+    for kind in [new, again, BallotKind::Prevote, BallotKind::Precommit] {
+        let proof = two_of(kind, &liars(), 2, 1, 2);
+        let mut leader = Bench::new(SHARD, 1, 1);
+        assert_eq!(proposed(&leader.heard(3, proof)), [(0, proof)], "{kind:?}");
+        leader.step(Input::Proposed { id: 0, accepted: true });
+        leader.kept(1, proof);
+        assert_eq!(told(&leader.after(AGAIN_MS)), beacon(), "{kind:?}");
+        let mut follower = Bench::new(SHARD, 3, 1);
+        assert_eq!(told(&follower.found(proof)), [(SHARD, 1)], "{kind:?}");
+        let mut keeper = Bench::new(GroupId::BEACON, 7, 7);
+        assert_eq!(proposed(&keeper.heard(3, proof)), [(0, proof)], "{kind:?}");
+        // What nobody casts is no proof of anything.
+        let later = two_of(BallotKind::Proposal { valid_round: Some(1) }, &liars(), 2, 1, 2);
+        assert_eq!(proposed(&Bench::new(SHARD, 1, 1).heard(3, later)), []);
+    }
 }
 
 #[test]

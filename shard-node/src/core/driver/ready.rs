@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use beacon::Readiness;
 use beacon::seats::{READINESS_VERSION, join_at, new_signers};
 use ledger::certificate::Attestation;
-use ledger::committee::{Committee, Engine};
+use ledger::committee::Committee;
 use ledger::crypto::{self, PublicKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
@@ -63,7 +63,7 @@ impl GroupDriver {
     /// members that wait for each other could be too many to go on, and one that is silent could keep another one out.
     fn would_vote(&self) -> bool {
         let current = self.own_committee().or(self.committees.coming());
-        self.votes || current.is_none_or(|current| current.engine != Engine::Bft)
+        self.votes || current.is_none_or(|current| current.engine.leader_gives_votes())
     }
 
     /// A node that is about to join has signed a header.

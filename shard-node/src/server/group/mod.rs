@@ -24,7 +24,6 @@ use consensus::engine::Group;
 use consensus::port::{RoleView, SequencerError, Timing};
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
-use ledger::committee::Engine;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::ids::{ClusterId, GroupId, Height, JobId, NodeId, TimeMs};
 use ledger::keys::NodeKeys;
@@ -169,8 +168,8 @@ impl GroupHandle {
         if txs.is_empty() {
             return Ok(());
         }
-        // Before it is attested in `every`; before it is voted for by a Byzantine member.
-        if self.verify == VerifyMode::Every || self.engine.engine() == Engine::Bft {
+        // Before it is attested in `every`; or before it is voted for.
+        if self.verify == VerifyMode::Every || self.engine.engine().checks_before_vote() {
             self.known.extend(txs.iter().map(|tx| tx.mark));
         }
         let bytes = txs.iter().map(|tx| tx.bytes.clone()).collect();

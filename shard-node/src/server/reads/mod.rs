@@ -11,7 +11,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives, PolicyBook, Shards};
+use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EngineBook, EpochBook, NodeLives, PolicyBook, Shards};
 use bytes::Bytes;
 use channel::{Founding, Governance, Sight};
 use client::EntryName;
@@ -280,6 +280,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
         Query::Audit(_) => found(&mut reply, Some(viewed(&reader, AuditStatus::read)?)),
         Query::Epochs(_) => found(&mut reply, Some(viewed(&reader, EpochBook::read)?)),
         Query::Shards(_) => found(&mut reply, viewed(&reader, |view| Shards::read(view, applied.time_ms))?),
+        Query::Engines(_) => found(&mut reply, viewed(&reader, EngineBook::read)?),
         Query::Policies(_) => found(&mut reply, Some(viewed(&reader, PolicyBook::read)?)),
         Query::Job(query) => found(&mut reply, viewed(&reader, |view| beacon::jobs::job(view, JobId(query.job)))?),
         Query::Block(query) => found(&mut reply, block(&reader, group, query)?),
