@@ -17,16 +17,19 @@ use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
 use crate::support::router::Router;
+use crate::support::swaps::Swaps;
 use crate::support::up::Up;
 
 const NODES: u32 = 4;
 const SHARD: GroupId = GroupId::shard(0);
 const BEACON: GroupId = GroupId::BEACON;
 const FUNDS: u128 = 100_000;
+/// Couples of payers who swap, one of each in either shard.
+const COUPLES: usize = 2;
 
-/// Four nodes of four organisations. The fourth has no seat in the shard before the engine needs one more.
-async fn three_of_four() -> Up {
-    Up::start_with(NODES, 1, &["--replicas", "3", "--orgs", "4"]).await
+/// Four nodes of four organisations. One of them has no seat in a shard before its engine needs one more.
+async fn three_of_four(shards: u32) -> Up {
+    Up::start_with(NODES, shards, &["--replicas", "3", "--orgs", "4"]).await
 }
 
 /// Asks for another engine in the name of an organisation, with these further arguments; what the program says.
@@ -95,17 +98,22 @@ pub async fn all_under(client: &Client, group: GroupId, engine: Engine, members:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_killed() {
-    let mut up = three_of_four().await;
+    // The other shard stays as it is: half of the payments go from one to the other, and swaps are voted on by both.
+    let mut up = three_of_four(2).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let genesis = client.genesis().clone();
     let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
     assert_eq!(genesis.committee(SHARD).unwrap().members.len(), 3);
     let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 4).into_iter().flatten().collect();
+    let couples = wallets_in_each_shard(&genesis.layout, "swap", COUPLES);
+    let everybody: Vec<Wallet> = wallets.iter().chain(couples.iter().flatten()).cloned().collect();
+    bank.fund(&everybody, FUNDS).await;
 
     let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
+    let mut swaps = Swaps::start(&bank, &couples[0], &couples[1]).await;
     load.next(100).await;
+    swaps.next().await;
     let mut seated = Vec::new();
     for (engine, members) in [(Engine::Bft, 4), (Engine::Raft, 3)] {
         let said = consensus(&up, SHARD, engine, &["--dry-run"]);
@@ -115,26 +123,31 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
         up.kill(first).await;
         // Those who are left go over without it, and go on.
         load.next(200).await;
+        swaps.next().await;
         up.restart(first);
         seated = seats(&all_under(&client, SHARD, engine, members).await);
+        // The other shard, too, can do without the next one that is killed.
+        up.whole(&client, &groups).await;
         load.next(100).await;
+        swaps.next().await;
         // As it was said beforehand.
         assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
         let gone: Vec<u32> = before.iter().filter(|node| !seated.contains(node)).map(|node| node.0).collect();
         assert_eq!(said["leaving"], Value::from(gone));
     }
+    swaps.end().await;
     let (committed, fates) = end_and_reconcile(load, &bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     assert!(committed >= 700, "{committed}");
     let heights = up.settled(&client, &groups).await;
     let supply = audit_chains(&client, &heights).await[&bank.asset];
-    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
-    assert_eq!(bank.total(&wallets).await, supply.held);
+    assert_eq!(supply.held, FUNDS * everybody.len() as u128);
+    assert_eq!(bank.total(&everybody).await, supply.held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
-    let up = three_of_four().await;
+    let up = three_of_four(1).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     // The transfers of `demo`.
     let history = bitcoin_block::mainnet_702861().unwrap();
