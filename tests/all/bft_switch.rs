@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use client::proof::verify;
 use client::{Client, Settled, Wait};
+use ledger::limits::MOVES_MAX;
 use ledger::{AssetSpec, Committee, Engine, GroupId, LedgerId, Move, NodeId, TxId};
 use seamark_cli::history::bitcoin_block;
 use serde_json::Value;
@@ -26,6 +27,8 @@ const BEACON: GroupId = GroupId::BEACON;
 const FUNDS: u128 = 100_000;
 /// Couples of payers who swap, one of each in either shard.
 const COUPLES: usize = 2;
+/// Transfers of real data that are executed between two changes at least.
+const TRANSFERS: u64 = 100;
 
 /// Four nodes of four organisations. One of them has no seat in a shard before its engine needs one more.
 async fn three_of_four(shards: u32) -> Up {
@@ -145,6 +148,17 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
     assert_eq!(bank.total(&everybody).await, supply.held);
 }
 
+/// Waits until the shard has executed more transactions than these. How many it has.
+async fn executed(client: &Client, than: u64) -> u64 {
+    eventually("the shard executes", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group == SHARD.0);
+        let executed = replicas.map(|replica| replica.transactions).max().unwrap_or_default();
+        if executed > than { Ok(executed) } else { Err(format!("{executed} transactions, and not more than {than}")) }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
     let up = three_of_four(1).await;
@@ -165,10 +179,18 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
         .spawn()
         .unwrap();
     let replaying = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
+    // What is executed first are mints for so many accounts at a time: more than all of them are transfers.
+    let mints = history.accounts.len().div_ceil(MOVES_MAX) as u64;
+    let begun = executed(&client, mints).await;
+    executed(&client, begun + TRANSFERS).await;
     switch(&up, SHARD, Engine::Bft);
     all_under(&client, SHARD, Engine::Bft, 4).await;
+    let under_bft = executed(&client, begun + TRANSFERS).await;
+    executed(&client, under_bft + TRANSFERS).await;
     switch(&up, SHARD, Engine::Raft);
     let three = all_under(&client, SHARD, Engine::Raft, 3).await;
+    let under_raft = executed(&client, under_bft + TRANSFERS).await;
+    executed(&client, under_raft + TRANSFERS).await;
     assert!(!replaying.is_finished(), "the history has ended before the engines changed");
     let output = replaying.await.unwrap();
     assert!(output.status.success(), "{output:?}");
