@@ -1,6 +1,6 @@
 //! A shard of three that a majority orders becomes one of four that bears a member that lies, and one of three again, while
-//! customers pay; and so does the beacon, which everybody follows who has the genesis alone. Nodes are processes, and whoever
-//! goes over first is killed at once.
+//! customers pay; and so does the beacon, which everybody follows who has the genesis alone. Nodes are processes. Whoever
+//! goes over first is killed at once, and before that whoever leads, or joins for the engine to come.
 
 use std::process::{Command, Stdio};
 
@@ -11,6 +11,7 @@ use ledger::{AssetSpec, Committee, Engine, GroupId, LedgerId, Move, NodeId, TxId
 use seamark_cli::history::bitcoin_block;
 use serde_json::Value;
 
+use crate::elastic_faults::leader;
 use crate::support::audit::{audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::base_port;
@@ -24,6 +25,8 @@ use crate::support::up::Up;
 const NODES: u32 = 4;
 const SHARD: GroupId = GroupId::shard(0);
 const BEACON: GroupId = GroupId::BEACON;
+/// More than half of four, and of five.
+const ORGS: [&str; 3] = ["org-a", "org-b", "org-c"];
 const FUNDS: u128 = 100_000;
 /// Couples of payers who swap, one of each in either shard.
 const COUPLES: usize = 2;
@@ -49,9 +52,16 @@ fn consensus(up: &Up, group: GroupId, engine: Engine, more: &[&str]) -> Value {
 
 /// Has more than half of the organisations ask for another engine. Returns when the last of them has.
 fn switch(up: &Up, group: GroupId, engine: Engine) {
-    for org in ["org-a", "org-b", "org-c"] {
-        consensus(up, group, engine, &["--as", org, "--wait", "0"]);
+    ask(up, group, engine, &ORGS);
+}
+
+/// Has these organisations ask for another engine. What the program says to the last of them.
+fn ask(up: &Up, group: GroupId, engine: Engine, orgs: &[&str]) -> Value {
+    let mut said = Value::Null;
+    for org in orgs {
+        said = consensus(up, group, engine, &["--as", org, "--wait", "0"]);
     }
+    said
 }
 
 /// The nodes with a replica of a group, ascending, and whether each runs this engine.
@@ -146,6 +156,72 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
     let supply = audit_chains(&client, &heights).await[&bank.asset];
     assert_eq!(supply.held, FUNDS * everybody.len() as u128);
     assert_eq!(bank.total(&everybody).await, supply.held);
+}
+
+/// Waits until the shard knows a node that is to join it: as a learner, or as the voter that it is a moment later.
+async fn joins(client: &Client, node: NodeId) {
+    eventually("the shard knows who joins", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let mut replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|one| one.group == SHARD.0);
+        let known = replicas.any(|one| one.learners.contains(&node.0) || one.voters.contains(&node.0));
+        if known { Ok(()) } else { Err(format!("nobody names node {node}")) }
+    })
+    .await;
+}
+
+/// Whom to kill before a switch is there.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    /// The node that takes the seat which the engine needs, as soon as the shard knows it.
+    Joiner,
+    /// The leader, as soon as the organisation that decides has its answer.
+    Leader,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_goes_on_when_whoever_joins_or_leads_is_killed_before_it_is_there() {
+    let mut up = three_of_four(1).await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let genesis = client.genesis().clone();
+    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
+    let bank = Bank::open(&client).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
+    bank.fund(&wallets, FUNDS).await;
+
+    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    load.next(100).await;
+    let rounds =
+        [(Engine::Bft, 4, Victim::Joiner), (Engine::Raft, 3, Victim::Leader), (Engine::Bft, 4, Victim::Leader)];
+    for (engine, members, victim) in rounds {
+        let said = consensus(&up, SHARD, engine, &["--dry-run"]);
+        let (last, others) = ORGS.split_last().expect("somebody decides");
+        assert_eq!(ask(&up, SHARD, engine, others)["state"], "pending");
+        let leads = leader(&client, SHARD).await;
+        assert_eq!(ask(&up, SHARD, engine, &[*last])["state"], "under_way");
+        let victim = match victim {
+            Victim::Leader => leads,
+            Victim::Joiner => {
+                let node: u32 = serde_json::from_value(said["joining"][0].clone()).unwrap();
+                joins(&client, NodeId(node)).await;
+                NodeId(node)
+            }
+        };
+        up.kill(victim).await;
+        // Whoever is left goes on, with the change or without it.
+        load.next(100).await;
+        up.restart(victim);
+        let committee = all_under(&client, SHARD, engine, members).await;
+        assert_eq!(said["then"]["members"], committee.members.len());
+        up.whole(&client, &groups).await;
+        load.next(100).await;
+    }
+    let (committed, fates) = end_and_reconcile(load, &bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert!(committed >= 700, "{committed}");
+    let heights = up.settled(&client, &groups).await;
+    let supply = audit_chains(&client, &heights).await[&bank.asset];
+    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
+    assert_eq!(bank.total(&wallets).await, supply.held);
 }
 
 /// Waits until the shard has executed more transactions than these. How many it has.
