@@ -1,6 +1,6 @@
 //! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other, of going from
 //! one to the other, of a node that takes a replica over, and of a shard that is cut and joined, in a very small size: that
-//! it founds, pays, joins, is refused, kills, switches, takes over and cuts as it says. How fast anything is, is for
+//! it founds, pays, joins, is refused, silences, kills, switches, takes over and cuts as it says. How fast anything is, is for
 //! `make soak`.
 
 use std::process::Command;
@@ -71,7 +71,7 @@ fn an_organisation_joins_a_channel_in_use_from_a_snapshot_and_is_out_at_once_whe
 }
 
 #[test]
-fn the_engines_are_compared_and_the_byzantine_one_pays_on_without_its_leader() {
+fn the_engines_are_compared_and_the_byzantine_one_pays_on_beside_a_silent_member_and_without_its_leader() {
     let told = bench(
         "--engines --accounts 20 --transactions 400 --in-flight 64 --load 100 --rounds 0 --seconds 1 --at-least 0.00001 --latency-at-most 100000 --without-one-at-least 0.00001 --gap-at-most 600 --later-gap-at-most 600",
     );
@@ -83,8 +83,11 @@ fn the_engines_are_compared_and_the_byzantine_one_pays_on_without_its_leader() {
         // Each replica checks, whoever orders.
         assert_eq!((&of["rate"]["verifies_per_tx"], &of["rate"]["durable"]), (&json!(4), &json!(true)), "{engine}");
     }
-    above_zero(&told, &["latency_ratio", "without_one_ratio"]);
-    above_zero(&told["without_one"], &["tps", "committed"]);
+    above_zero(&told, &["latency_ratio", "silenced", "silent_ratio", "without_one_ratio"]);
+    for measured in ["silent", "without_one"] {
+        above_zero(&told[measured], &["tps", "committed"]);
+        assert_eq!(told[measured]["verifies_per_tx"], json!(4), "{measured}");
+    }
     assert_eq!((&told["members"], &told["verify_mode"]), (&json!(4), &json!("every")));
     assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
 

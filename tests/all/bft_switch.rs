@@ -1,15 +1,17 @@
 //! A shard of three that a majority orders becomes one of four that bears a member that lies, and one of three again, while
-//! customers pay; and so does the beacon, which everybody follows who has the genesis alone. Nodes are processes, and whoever
-//! goes over first is killed at once.
+//! customers pay; and so does the beacon, which everybody follows who has the genesis alone. Nodes are processes. Whoever
+//! goes over first is killed at once, and before that whoever leads, or joins for the engine to come.
 
 use std::process::{Command, Stdio};
 
 use client::proof::verify;
 use client::{Client, Settled, Wait};
+use ledger::limits::MOVES_MAX;
 use ledger::{AssetSpec, Committee, Engine, GroupId, LedgerId, Move, NodeId, TxId};
 use seamark_cli::history::bitcoin_block;
 use serde_json::Value;
 
+use crate::elastic_faults::leader;
 use crate::support::audit::{audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::base_port;
@@ -17,16 +19,23 @@ use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
 use crate::support::router::Router;
+use crate::support::swaps::Swaps;
 use crate::support::up::Up;
 
 const NODES: u32 = 4;
 const SHARD: GroupId = GroupId::shard(0);
 const BEACON: GroupId = GroupId::BEACON;
+/// More than half of four, and of five.
+const ORGS: [&str; 3] = ["org-a", "org-b", "org-c"];
 const FUNDS: u128 = 100_000;
+/// Couples of payers who swap, one of each in either shard.
+const COUPLES: usize = 2;
+/// Transfers of real data that are executed between two changes at least.
+const TRANSFERS: u64 = 100;
 
-/// Four nodes of four organisations. The fourth has no seat in the shard before the engine needs one more.
-async fn three_of_four() -> Up {
-    Up::start_with(NODES, 1, &["--replicas", "3", "--orgs", "4"]).await
+/// Four nodes of four organisations. One of them has no seat in a shard before its engine needs one more.
+async fn three_of_four(shards: u32) -> Up {
+    Up::start_with(NODES, shards, &["--replicas", "3", "--orgs", "4"]).await
 }
 
 /// Asks for another engine in the name of an organisation, with these further arguments; what the program says.
@@ -43,9 +52,16 @@ fn consensus(up: &Up, group: GroupId, engine: Engine, more: &[&str]) -> Value {
 
 /// Has more than half of the organisations ask for another engine. Returns when the last of them has.
 fn switch(up: &Up, group: GroupId, engine: Engine) {
-    for org in ["org-a", "org-b", "org-c"] {
-        consensus(up, group, engine, &["--as", org, "--wait", "0"]);
+    ask(up, group, engine, &ORGS);
+}
+
+/// Has these organisations ask for another engine. What the program says to the last of them.
+fn ask(up: &Up, group: GroupId, engine: Engine, orgs: &[&str]) -> Value {
+    let mut said = Value::Null;
+    for org in orgs {
+        said = consensus(up, group, engine, &["--as", org, "--wait", "0"]);
     }
+    said
 }
 
 /// The nodes with a replica of a group, ascending, and whether each runs this engine.
@@ -95,17 +111,22 @@ pub async fn all_under(client: &Client, group: GroupId, engine: Engine, members:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_killed() {
-    let mut up = three_of_four().await;
+    // The other shard stays as it is: half of the payments go from one to the other, and swaps are voted on by both.
+    let mut up = three_of_four(2).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let genesis = client.genesis().clone();
     let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
     assert_eq!(genesis.committee(SHARD).unwrap().members.len(), 3);
     let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 4).into_iter().flatten().collect();
+    let couples = wallets_in_each_shard(&genesis.layout, "swap", COUPLES);
+    let everybody: Vec<Wallet> = wallets.iter().chain(couples.iter().flatten()).cloned().collect();
+    bank.fund(&everybody, FUNDS).await;
 
     let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
+    let mut swaps = Swaps::start(&bank, &couples[0], &couples[1]).await;
     load.next(100).await;
+    swaps.next().await;
     let mut seated = Vec::new();
     for (engine, members) in [(Engine::Bft, 4), (Engine::Raft, 3)] {
         let said = consensus(&up, SHARD, engine, &["--dry-run"]);
@@ -115,13 +136,84 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
         up.kill(first).await;
         // Those who are left go over without it, and go on.
         load.next(200).await;
+        swaps.next().await;
         up.restart(first);
         seated = seats(&all_under(&client, SHARD, engine, members).await);
+        // The other shard, too, can do without the next one that is killed.
+        up.whole(&client, &groups).await;
         load.next(100).await;
+        swaps.next().await;
         // As it was said beforehand.
         assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
         let gone: Vec<u32> = before.iter().filter(|node| !seated.contains(node)).map(|node| node.0).collect();
         assert_eq!(said["leaving"], Value::from(gone));
+    }
+    swaps.end().await;
+    let (committed, fates) = end_and_reconcile(load, &bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert!(committed >= 700, "{committed}");
+    let heights = up.settled(&client, &groups).await;
+    let supply = audit_chains(&client, &heights).await[&bank.asset];
+    assert_eq!(supply.held, FUNDS * everybody.len() as u128);
+    assert_eq!(bank.total(&everybody).await, supply.held);
+}
+
+/// Waits until the shard knows a node that is to join it: as a learner, or as the voter that it is a moment later.
+async fn joins(client: &Client, node: NodeId) {
+    eventually("the shard knows who joins", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let mut replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|one| one.group == SHARD.0);
+        let known = replicas.any(|one| one.learners.contains(&node.0) || one.voters.contains(&node.0));
+        if known { Ok(()) } else { Err(format!("nobody names node {node}")) }
+    })
+    .await;
+}
+
+/// Whom to kill before a switch is there.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    /// The node that takes the seat which the engine needs, as soon as the shard knows it.
+    Joiner,
+    /// The leader, as soon as the organisation that decides has its answer.
+    Leader,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_goes_on_when_whoever_joins_or_leads_is_killed_before_it_is_there() {
+    let mut up = three_of_four(1).await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let genesis = client.genesis().clone();
+    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
+    let bank = Bank::open(&client).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
+    bank.fund(&wallets, FUNDS).await;
+
+    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    load.next(100).await;
+    let rounds =
+        [(Engine::Bft, 4, Victim::Joiner), (Engine::Raft, 3, Victim::Leader), (Engine::Bft, 4, Victim::Leader)];
+    for (engine, members, victim) in rounds {
+        let said = consensus(&up, SHARD, engine, &["--dry-run"]);
+        let (last, others) = ORGS.split_last().expect("somebody decides");
+        assert_eq!(ask(&up, SHARD, engine, others)["state"], "pending");
+        let leads = leader(&client, SHARD).await;
+        assert_eq!(ask(&up, SHARD, engine, &[*last])["state"], "under_way");
+        let victim = match victim {
+            Victim::Leader => leads,
+            Victim::Joiner => {
+                let node: u32 = serde_json::from_value(said["joining"][0].clone()).unwrap();
+                joins(&client, NodeId(node)).await;
+                NodeId(node)
+            }
+        };
+        up.kill(victim).await;
+        // Whoever is left goes on, with the change or without it.
+        load.next(100).await;
+        up.restart(victim);
+        let committee = all_under(&client, SHARD, engine, members).await;
+        assert_eq!(said["then"]["members"], committee.members.len());
+        up.whole(&client, &groups).await;
+        load.next(100).await;
     }
     let (committed, fates) = end_and_reconcile(load, &bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
@@ -130,6 +222,17 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
     let supply = audit_chains(&client, &heights).await[&bank.asset];
     assert_eq!(supply.held, FUNDS * wallets.len() as u128);
     assert_eq!(bank.total(&wallets).await, supply.held);
+}
+
+/// Waits until the shard has executed more transactions than these. How many it has.
+async fn executed(client: &Client, than: u64) -> u64 {
+    eventually("the shard executes", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group == SHARD.0);
+        let executed = replicas.map(|replica| replica.transactions).max().unwrap_or_default();
+        if executed > than { Ok(executed) } else { Err(format!("{executed} transactions, and not more than {than}")) }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +267,7 @@ async fn a_switch_that_waits_for_its_fourth_node_is_shown_and_is_taken_back_by_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
-    let up = three_of_four().await;
+    let up = three_of_four(1).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     // The transfers of `demo`.
     let history = bitcoin_block::mainnet_702861().unwrap();
@@ -182,10 +285,18 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
         .spawn()
         .unwrap();
     let replaying = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
+    // What is executed first are mints for so many accounts at a time: more than all of them are transfers.
+    let mints = history.accounts.len().div_ceil(MOVES_MAX) as u64;
+    let begun = executed(&client, mints).await;
+    executed(&client, begun + TRANSFERS).await;
     switch(&up, SHARD, Engine::Bft);
     all_under(&client, SHARD, Engine::Bft, 4).await;
+    let under_bft = executed(&client, begun + TRANSFERS).await;
+    executed(&client, under_bft + TRANSFERS).await;
     switch(&up, SHARD, Engine::Raft);
     let three = all_under(&client, SHARD, Engine::Raft, 3).await;
+    let under_raft = executed(&client, under_bft + TRANSFERS).await;
+    executed(&client, under_raft + TRANSFERS).await;
     assert!(!replaying.is_finished(), "the history has ended before the engines changed");
     let output = replaying.await.unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -138,8 +138,8 @@ pub struct BenchJoin {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Comparing the engines")]
 pub struct BenchEngines {
-    /// Pay on a cluster of each engine, with four nodes and one shard: rates, latencies in turns, and bft without a
-    /// leader that is killed for good. One process for each node
+    /// Pay on a cluster of each engine, with four nodes and one shard: rates, latencies in turns, and bft beside a member that
+    /// is silent, and without a leader that is killed for good. One process for each node
     #[arg(long,
         conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
             "hot_payer", "hot_payee", "zipf", "dir", "processes"])]
@@ -154,7 +154,7 @@ pub struct BenchEngines {
     /// Fail when half of the lone payments take more than this many times what they take with raft
     #[arg(long, value_name = "RATIO", requires = "engines")]
     pub latency_at_most: Option<f64>,
-    /// Fail when the rate without a member is less than this part of the full rate
+    /// Fail when the rate beside a silent member, or without a dead one, is less than this part of the full rate
     #[arg(long, value_name = "RATIO", requires = "engines")]
     pub without_one_at_least: Option<f64>,
     /// Fail when nobody has a receipt for more than this many seconds after the kill, or a payment is not executed

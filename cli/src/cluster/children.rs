@@ -40,6 +40,11 @@ impl Child {
         self.process.id()
     }
 
+    /// The same, to be signalled.
+    fn signalled(&self) -> Option<Pid> {
+        self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw)
+    }
+
     pub(super) fn runs(&self) -> bool {
         !self.ended
     }
@@ -145,13 +150,28 @@ pub(super) async fn kill(children: &mut [Child], id: NodeId) -> Result<bool, Cli
     Ok(true)
 }
 
+/// Sends one a signal that does not end it. Returns whether it ran.
+pub(super) fn signal(children: &[Child], id: NodeId, signal: Signal) -> Result<bool, CliError> {
+    let child = children.iter().find(|child| child.id == id && child.runs());
+    let Some(pid) = child.and_then(Child::signalled) else { return Ok(false) };
+    kill_process(pid, signal).map_err(|error| {
+        CliError::new(
+            "node_signal",
+            format!("node {id} cannot be signalled: {error}"),
+            "see its log, node.log in its folder",
+        )
+    })?;
+    Ok(true)
+}
+
 /// Asks all to stop, waits, and kills what does not.
 pub(super) async fn stop(mut children: Vec<Child>) {
     for child in &children {
-        let pid = child.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended by itself in this moment, which is what is wanted.
+        if let Some(pid) = child.signalled() {
+            // It may have ended by itself in this moment, which is what is wanted. One that was silenced hears it when it goes
+            // on.
             let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, Signal::CONT);
         }
     }
     let stopping = children.iter_mut().map(|child| async move {

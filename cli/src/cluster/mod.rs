@@ -15,6 +15,7 @@ use std::time::Duration;
 use client::{Client, Profile};
 use ledger::genesis::Genesis;
 use ledger::{Committee, GroupId, Height, NodeId};
+use rustix::process::Signal;
 use serde::Serialize;
 use shard_node::core::marks;
 use shard_node::server::{Node, NodeConfig, NodeError};
@@ -420,6 +421,35 @@ impl LocalCluster {
         }
         self.down.insert(node);
         Ok(())
+    }
+
+    /// Stops the process of a node as SIGSTOP does, until it is woken: it keeps its connections and its locks, hears nothing
+    /// and says nothing.
+    ///
+    /// # Errors
+    /// `node_signal` when it has no process of its own that runs, or the system refuses.
+    pub fn silence(&self, node: NodeId) -> Result<(), CliError> {
+        self.signal(node, Signal::STOP)
+    }
+
+    /// Lets a node go on that was silenced.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::silence`].
+    pub fn wake(&self, node: NodeId) -> Result<(), CliError> {
+        self.signal(node, Signal::CONT)
+    }
+
+    fn signal(&self, node: NodeId, signal: Signal) -> Result<(), CliError> {
+        let signalled = match &self.running {
+            Running::InProcess(_) => false,
+            Running::Children(children) => children::signal(children, node, signal)?,
+        };
+        if signalled {
+            return Ok(());
+        }
+        let cause = format!("node {node} has no process of its own that runs");
+        Err(CliError::new("node_signal", cause, "see its log, node.log in its folder: it may have ended by itself"))
     }
 
     /// Whether any node still runs.

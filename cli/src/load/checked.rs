@@ -1,6 +1,6 @@
 //! Asks until every replica has signed the last block of its group. With `--verify every` that is
 //! when all checks of client signatures have been made: they happen off the path of a payment, so the
-//! last credit does not wait for them.
+//! last credit does not wait for them. And until a node that was silent has what the others have.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use ledger::{Committee, GroupId, NodeId};
 use proto::v1;
 
 use super::agree::committees;
+use super::wait::until;
 use crate::error::CliError;
 
 const POLL: Duration = Duration::from_millis(5);
@@ -39,6 +40,25 @@ pub(super) async fn all_checked(client: &Client, gone: Option<NodeId>) -> Result
             Some(_) => tokio::time::sleep(POLL).await,
         }
     }
+}
+
+/// Waits until a node has the blocks that the others have now, in each of its groups.
+///
+/// # Errors
+/// `not_in_time`; otherwise what the router says.
+pub(super) async fn caught_up(client: &Client, node: NodeId) -> Result<(), CliError> {
+    let wanted = heights(&client.status().await?);
+    until("the node that was silent has what the others have", WITHIN, async || {
+        Ok(has_all(&client.status().await?, node, &wanted).then_some(()))
+    })
+    .await
+}
+
+/// Whether a node answers, and each of its replicas has reached these heights.
+fn has_all(status: &v1::StatusReply, node: NodeId, wanted: &BTreeMap<u64, u64>) -> bool {
+    let reached = |replica: &v1::ReplicaStatus| Some(&replica.height) >= wanted.get(&replica.group);
+    let own = status.nodes.iter().find(|reply| reply.node == node.0);
+    own.is_some_and(|reply| !reply.replicas.is_empty() && reply.replicas.iter().all(reached))
 }
 
 fn replicas(status: &v1::StatusReply) -> impl Iterator<Item = (u32, &v1::ReplicaStatus)> {
@@ -95,5 +115,14 @@ mod tests {
         assert_eq!(late(&[(1, 9, 9), (2, 9, 8), (3, 9, 4)]), [2, 3]);
         assert_eq!(late(&[(1, 12, 11), (2, 12, 9)]), [3], "one that does not answer has not signed");
         assert!(late(&[(1, 9, 9), (2, 9, 9), (3, 12, 10)]).is_empty());
+    }
+
+    #[test]
+    fn who_was_silent_has_all_when_it_answers_and_is_where_the_others_were() {
+        let wanted = heights(&status(&[(1, 9, 9), (2, 8, 8)]));
+        let has_all = |replicas: &[(u32, u64, u64)]| has_all(&status(replicas), NodeId(3), &wanted);
+        assert!(!has_all(&[(1, 9, 9), (2, 9, 9)]), "it does not answer");
+        assert!(!has_all(&[(1, 12, 9), (3, 8, 8)]));
+        assert!(has_all(&[(1, 12, 9), (3, 9, 2)]));
     }
 }

@@ -1,15 +1,16 @@
 //! One engine beside the other: payments through a group that Raft orders and through one that a Byzantine engine
-//! does, on the same machine in the same run, and what the second does when a member is killed for good.
+//! does, on the same machine in the same run, and what the second does beside a member that is silent for a while, and when one
+//! is killed for good.
 //!
 //! Owns what is measured of each and the ratios. The latencies take turns, one payment in flight, so that what else
 //! the machine does meets both. The outage is watched with payments at an even rate, until leadership has gone round
-//! so often that the turn of the dead member has come again. It starts no cluster, and has nodes killed by whoever
-//! calls it.
+//! so often that the turn of the dead member has come again. It starts no cluster, and has nodes silenced and killed by
+//! whoever calls it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use client::Client;
+use client::{Client, Profile};
 use ledger::{Committee, Layout, NodeId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::agree::committees;
 use super::bench::{Plan, Report, Run, funded};
 use super::beside::{TURNS, alone};
+use super::checked::caught_up;
 use super::latency::{Latencies, Percentiles};
 use super::sign::Party;
 use super::source::Source;
@@ -43,7 +45,14 @@ pub struct Comparison {
     pub bft: Figures,
     /// Half of the lone payments are decided within this many times what half of Raft's take; absent without any.
     pub latency_ratio: Option<f64>,
-    /// When the leader of the Byzantine group was killed.
+    /// A member of the Byzantine group that did not lead, and was silent for a while: it kept its connections, answered
+    /// nothing and closed nothing.
+    pub silenced: NodeId,
+    /// The Byzantine group meanwhile. The checks of the silent member still count in the bound.
+    pub silent: Rate,
+    /// Its rate over that of the whole group; absent when that is zero.
+    pub silent_ratio: Option<f64>,
+    /// When the leader of the Byzantine group was killed, the one that was silent having all that the others have.
     pub outage: Outage,
     /// The Byzantine group without that member, whose checks still count in the bound.
     pub without_one: Rate,
@@ -139,7 +148,8 @@ pub struct Outage {
     pub watched_seconds: f64,
     /// Who was seen leading after the kill, one after the other.
     pub leaders: Vec<NodeId>,
-    /// How often leadership came back to the first of them, after everybody else who was left.
+    /// How often leadership came back to the first of them, after everybody else who was left. One that was silent before
+    /// does not count: it may have missed a turn, and is left out of the next ones then.
     pub rounds: u32,
 }
 
@@ -160,6 +170,8 @@ pub struct Contender {
     source: Source,
     layout: Layout,
     refused: BTreeMap<String, u64>,
+    /// A member that was silent for a while.
+    silenced: Option<NodeId>,
 }
 
 impl Contender {
@@ -169,7 +181,7 @@ impl Contender {
     /// What the cluster refuses or does not answer.
     pub async fn set(client: Client, issuer: Party, plan: Plan, output: Output) -> Result<Self, CliError> {
         let (source, layout) = Box::pin(funded(&client, issuer, &plan, output)).await?;
-        Ok(Self { client, plan, source, layout, refused: BTreeMap::new() })
+        Ok(Self { client, plan, source, layout, refused: BTreeMap::new(), silenced: None })
     }
 
     /// The rate under full load, as the ordinary benchmark measures it.
@@ -185,6 +197,42 @@ impl Contender {
         add(&mut self.refused, &report.rejections);
         add(&mut self.refused, &report.abort_reasons);
         Ok(Rate::of(&report))
+    }
+
+    /// The rate under full load while a member of the first shard that does not lead is there and says nothing, and which
+    /// member that was. Payments go over the routers of the others. Returns when it has caught up.
+    ///
+    /// # Errors
+    /// As [`Contender::rate`], and what silencing and waking say; `not_in_time` when nobody leads, or the member does not catch
+    /// up. It stays silent where anything else fails.
+    pub async fn rate_beside_silent(
+        &mut self,
+        profile: &Profile,
+        silence: impl FnOnce(NodeId) -> Result<(), CliError>,
+        wake: impl FnOnce(NodeId) -> Result<(), CliError>,
+        output: Output,
+    ) -> Result<(NodeId, Rate), CliError> {
+        let committee = first_shard(&self.client, &self.layout).await?;
+        let router = self.client.router().node;
+        let silenced = until("a member leads", LED_WITHIN, async || {
+            let leader = leader(&self.client, &committee).await?;
+            Ok(leader.and_then(|leader| follower(&committee, leader, router)))
+        })
+        .await?;
+        let mut others = profile.clone();
+        others.routers.retain(|router| router.node != Some(silenced));
+        let beside = Client::connect(&others).await?;
+        let whole = std::mem::replace(&mut self.client, beside);
+        (self.plan.silent, self.silenced) = (Some(silenced), Some(silenced));
+        silence(silenced)?;
+        let rate = Box::pin(self.rate(output)).await?;
+        wake(silenced)?;
+        self.plan.silent = None;
+        self.client = whole;
+        let spinner = output.spinner("waiting for the member that was silent");
+        caught_up(&self.client, silenced).await?;
+        spinner.finish_and_clear();
+        Ok((silenced, rate))
     }
 
     /// Pays one at a time for a turn.
@@ -205,7 +253,7 @@ impl Contender {
         kill: impl AsyncFnOnce(NodeId) -> Result<(), CliError>,
         output: Output,
     ) -> Result<(Self, Outage), CliError> {
-        let Self { client, mut plan, source, layout, mut refused } = self;
+        let Self { client, mut plan, source, layout, mut refused, silenced } = self;
         let committee = first_shard(&client, &layout).await?;
         let spinner = output.spinner("paying, and killing the leader");
         let steady = Steady::start(&client, source, losing.rate);
@@ -215,7 +263,8 @@ impl Contender {
         let lost = Instant::now();
         kill(killed).await?;
 
-        let others = committee.members.len().saturating_sub(1);
+        let members = committee.members.iter().map(|member| member.node);
+        let counted: Vec<NodeId> = members.filter(|node| *node != killed && Some(*node) != silenced).collect();
         let mut leaders: Vec<NodeId> = Vec::new();
         let within = losing.pay_for + WATCHED_WITHIN;
         until("leadership goes round without the member that was killed", within, async || {
@@ -224,7 +273,7 @@ impl Contender {
             if now.is_some() && now.as_ref() != leaders.last() {
                 leaders.extend(now);
             }
-            let enough = lost.elapsed() >= losing.pay_for && rounds(&leaders, others) >= losing.rounds;
+            let enough = lost.elapsed() >= losing.pay_for && rounds(&leaders, &counted) >= losing.rounds;
             Ok(enough.then_some(()))
         })
         .await?;
@@ -233,10 +282,10 @@ impl Contender {
         spinner.finish_and_clear();
 
         add(&mut refused, &heard.refused);
-        let rounds = rounds(&leaders, others);
+        let rounds = rounds(&leaders, &counted);
         let outage = outage(&heard, lost, Outage { rounds, leaders, ..Outage::nothing(killed, losing.rate, watched) });
         plan.gone = Some(killed);
-        Ok((Self { client, plan, source, layout, refused }, outage))
+        Ok((Self { client, plan, source, layout, refused, silenced }, outage))
     }
 
     /// Payments so far that were not executed, by code.
@@ -307,14 +356,22 @@ async fn leader(client: &Client, committee: &Committee) -> Result<Option<NodeId>
     Ok(lines.iter().find_map(|line| line.leader).map(NodeId))
 }
 
-/// How often leadership came back to who led first, when each of so many has led in between.
-fn rounds(leaders: &[NodeId], members: usize) -> u32 {
-    let Some((first, later)) = leaders.split_first() else { return 0 };
+/// A member that does not lead, and whose router the client does not use.
+fn follower(committee: &Committee, leader: NodeId, router: Option<NodeId>) -> Option<NodeId> {
+    let mut members = committee.members.iter().map(|member| member.node);
+    members.find(|node| *node != leader && Some(*node) != router)
+}
+
+/// How often leadership came back to who led first of these members, when each of them has led in between. Others that led
+/// meanwhile change nothing.
+fn rounds(leaders: &[NodeId], members: &[NodeId]) -> u32 {
+    let mut leaders = leaders.iter().filter(|leader| members.contains(leader));
+    let Some(first) = leaders.next() else { return 0 };
     let (mut between, mut rounds) = (BTreeSet::new(), 0);
-    for leader in later {
+    for leader in leaders {
         if leader != first {
             between.insert(leader);
-        } else if between.len() + 1 >= members {
+        } else if between.len() + 1 >= members.len() {
             between.clear();
             rounds += 1;
         }
@@ -350,11 +407,25 @@ mod tests {
 
     #[test]
     fn leadership_has_gone_round_when_all_that_are_left_have_led() {
-        let rounds = |leaders: &[u32]| super::rounds(&leaders.iter().copied().map(NodeId).collect::<Vec<_>>(), 3);
+        let nodes = |nodes: &[u32]| -> Vec<NodeId> { nodes.iter().copied().map(NodeId).collect() };
+        let rounds = |leaders: &[u32]| super::rounds(&nodes(leaders), &nodes(&[2, 3, 4]));
         assert_eq!((rounds(&[]), rounds(&[2]), rounds(&[2, 3, 4])), (0, 0, 0));
         assert_eq!((rounds(&[2, 3, 4, 2]), rounds(&[2, 3, 4, 2, 3, 4]), rounds(&[2, 3, 4, 2, 3, 4, 2])), (1, 1, 2));
         assert_eq!(rounds(&[2, 3, 2, 3, 2]), 0, "two that are seen in turns are no round");
         assert_eq!(rounds(&[2, 3, 2, 4, 2]), 1);
+        // Without the one that was silent, whether it leads or not.
+        let rounds = |leaders: &[u32]| super::rounds(&nodes(leaders), &nodes(&[2, 4]));
+        assert_eq!((rounds(&[2, 4, 2]), rounds(&[3, 2, 3, 4, 2, 3, 4]), rounds(&[2, 3, 2])), (1, 1, 0));
+    }
+
+    #[test]
+    fn whoever_is_silenced_neither_leads_nor_is_the_router_that_payments_go_over() {
+        let key = ledger::SecretKey::derive(b"k", b"1").public();
+        let member = |node| ledger::Member { node: NodeId(node), org: ledger::OrgId(1), key };
+        let (group, members) = (ledger::GroupId::shard(0), (1..=4).map(member).collect());
+        let four = Committee::of(ledger::Engine::Bft, group, ledger::Incarnation(0), ledger::Epoch(0), members);
+        let silenced = |leader, router: Option<u32>| follower(&four, NodeId(leader), router.map(NodeId));
+        assert_eq!([silenced(1, Some(2)), silenced(2, Some(1)), silenced(1, None)], [3, 3, 2].map(NodeId).map(Some));
     }
 
     #[test]

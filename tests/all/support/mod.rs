@@ -3,7 +3,7 @@
 //! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
 //! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
-//! pays without end, [`audit`] reads the chains and judges them without asking production code for its
+//! pays without end, [`swaps`] has payers of two shards pay each other, [`audit`] reads the chains and judges them without asking production code for its
 //! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself; [`rpc`] calls any method with any bytes,
 //! [`decoy`] listens in a node's place, and [`wire`] to all that goes over the network.
 
@@ -21,6 +21,7 @@ pub mod router;
 pub mod rpc;
 pub mod shell;
 pub mod small_disk;
+pub mod swaps;
 pub mod up;
 pub mod wire;
 

@@ -22,6 +22,15 @@ enum Runs {
     Again(Process),
 }
 
+/// Waits until a process that somebody else reaps is gone.
+async fn gone(pid: Pid) {
+    eventually("a process is gone", async || match test_kill_process(pid) {
+        Ok(()) => Err("it is still there"),
+        Err(_) => Ok(()),
+    })
+    .await;
+}
+
 /// A cluster of processes, stopped with what it started when this is dropped.
 pub struct Up {
     nodes: BTreeMap<NodeId, Runs>,
@@ -117,11 +126,33 @@ impl Up {
         // It ends with the last node that it has started itself.
         self.up.assert_runs();
         kill_process(pid, signal).unwrap();
-        eventually("a process is gone", async || match test_kill_process(pid) {
-            Ok(()) => Err("it is still there"),
-            Err(_) => Ok(()),
-        })
-        .await;
+        gone(pid).await;
+    }
+
+    /// `kill -9` to every node that runs, and only then waits until they are gone: nobody has time to notice that another one
+    /// is missing.
+    pub async fn kill_all(&mut self) {
+        let all = std::mem::take(&mut self.nodes);
+        if all.values().any(|runs| matches!(runs, Runs::OfUp(_))) {
+            // It ends with the last node that it has started itself.
+            self.up.assert_runs();
+        }
+        for runs in all.values() {
+            let pid = match runs {
+                Runs::Again(process) => process.pid(),
+                Runs::OfUp(pid) => *pid,
+            };
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        for (node, runs) in all {
+            match runs {
+                Runs::Again(mut process) => {
+                    let status = tokio::task::block_in_place(|| process.wait());
+                    assert!(status.is_some(), "node {node} is still there");
+                }
+                Runs::OfUp(pid) => gone(pid).await,
+            }
+        }
     }
 
     /// Runs one command of the program beside the cluster, which must succeed, and takes its JSON.

@@ -1,5 +1,5 @@
 //! `bench --engines`: a cluster that Raft orders and one that a Byzantine engine does, beside each other in one run,
-//! with a process for each node so that one can be killed.
+//! with a process for each node so that one can be stopped for a while, and one be killed.
 //!
 //! Both clusters are there while latencies are compared and while Raft's rate is measured; then that of Raft is
 //! killed, so that the Byzantine one has the machine for itself.
@@ -87,6 +87,13 @@ async fn measure(
     let bft_rate = Box::pin(of_bft.rate(output)).await?;
     phases.end("pay where the Byzantine engine orders");
 
+    let (silenced, silent) = {
+        let (bft, profile) = (&*bft, bft.profile().clone());
+        let (silence, wake) = (|node| bft.silence(node), |node| bft.wake(node));
+        Box::pin(of_bft.rate_beside_silent(&profile, silence, wake, output)).await?
+    };
+    phases.end("pay while a member is silent");
+
     let losing = Losing {
         rate: args.comparing.load,
         pay_for: Duration::from_secs(args.seconds),
@@ -102,9 +109,12 @@ async fn measure(
     let (raft, bft) = (figures(raft_rate, &raft_alone), figures(bft_rate, &bft_alone));
     Ok(Comparison {
         latency_ratio: ratio(bft.alone_ms.p50, raft.alone_ms.p50),
+        silent_ratio: ratio(silent.tps, bft.rate.tps),
         without_one_ratio: ratio(without_one.tps, bft.rate.tps),
         raft,
         bft,
+        silenced,
+        silent,
         outage,
         without_one,
         failed: refused.values().sum(),
@@ -141,6 +151,12 @@ fn judged(report: &Comparison, args: &Bench) -> Result<(), CliError> {
     [
         floor("the rate of bft over the verify bound", Some(report.bft.rate.bound_ratio), args.at_least, true),
         floor("the time of a lone payment over that of raft", report.latency_ratio, asked.latency_at_most, false),
+        floor(
+            "the rate beside a silent member over the full rate",
+            report.silent_ratio,
+            asked.without_one_at_least,
+            true,
+        ),
         floor(
             "the rate without a member over the full rate",
             report.without_one_ratio,
@@ -187,6 +203,15 @@ fn text(report: &Comparison) -> String {
     let leaders: Vec<String> = outage.leaders.iter().map(ToString::to_string).collect();
     let rows = [
         ("lone payments", format!("take {} times as long as with raft at the median", times(report.latency_ratio))),
+        (
+            "one silent",
+            format!(
+                "node {}: {} payments a second meanwhile, {} times the full rate",
+                report.silenced,
+                whole(report.silent.tps),
+                times(report.silent_ratio)
+            ),
+        ),
         (
             "without one",
             format!(
@@ -265,6 +290,9 @@ mod tests {
             raft: figures(9_000.0, 2.0),
             bft: figures(5_300.0, 7.0),
             latency_ratio: Some(3.5),
+            silenced: NodeId(2),
+            silent: rate(4_500.0),
+            silent_ratio: Some(0.85),
             outage: Outage {
                 killed: NodeId(3),
                 rate: 500,
@@ -299,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_compares_the_engines_and_tells_what_a_dead_leader_costs() {
+    fn the_text_compares_the_engines_and_tells_what_a_silent_member_and_a_dead_leader_cost() {
         let text = text(&example());
         for part in [
             "9,000",
@@ -307,6 +335,7 @@ mod tests {
             "17,000",
             "0.310",
             "take 3.50 times as long",
+            "node 2: 4,500 payments a second meanwhile, 0.85 times",
             "4,000 payments a second, 0.76 times",
             "node 3: 1.500 s without a receipt, then never longer than 0.750 s; before it 0.100 s",
             "500 a second, for 40.0 s",
@@ -336,6 +365,11 @@ mod tests {
         }
         let failed = Comparison { failed: 1, ..example() };
         assert_eq!((judged("", &failed), judged("--gap-at-most 3", &failed)), (Ok(()), missed.clone()));
+        let slow = Comparison { silent_ratio: Some(0.4), ..example() };
+        let unmeasured = Comparison { silent_ratio: None, ..example() };
+        for report in [slow, unmeasured] {
+            assert_eq!(judged("--without-one-at-least 0.5", &report), missed, "beside a silent member");
+        }
         let mut silent = example();
         silent.outage.longest_gap_seconds = None;
         assert_eq!(judged("--gap-at-most 3", &silent), missed, "nobody was served any more");

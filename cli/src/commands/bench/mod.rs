@@ -172,6 +172,7 @@ fn plan(args: &Bench, genesis: &Genesis, processes: Vec<u32>) -> Plan {
         replicas: if args.inside.channels.is_some() { MEMBERS as u64 } else { replicas_of(genesis) },
         engine: if args.inside.channels.is_some() { Engine::Raft } else { engine_of(genesis) },
         gone: None,
+        silent: None,
         processes,
     }
 }

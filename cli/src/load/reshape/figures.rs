@@ -313,6 +313,7 @@ mod tests {
             replicas: 3,
             engine: Engine::Raft,
             gone: None,
+            silent: None,
             processes: Vec::new(),
         };
         let reshape = ReshapePlan { rate: 500, rounds: 1, pay_for: Duration::from_millis(200) };
