@@ -225,13 +225,9 @@ pub struct Preflight {
 /// Says what a switch of a group to an engine would change. Pure, and the same wherever it is computed from the same
 /// standing: the beacon refuses what this refuses.
 ///
-/// Refused are the engine in force ([`Reject::EngineSame`]), any change that is under way
-/// ([`Reject::EngineChanging`], [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could
-/// not bear one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide
-/// anything ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
 /// Refused are a shard that a job is about ([`Reject::ShardBusy`]), the engine in force, unless the group is on its way to
-/// another one ([`Reject::EngineSame`]), any other change that is under way ([`Reject::EngineChanging`]), too few nodes
-/// ([`Reject::EngineNodes`]), a committee that could not bear one more failure than it has already ([`Reject::EngineRisk`]),
+/// another one ([`Reject::EngineSame`]), any other change that is under way ([`Reject::EngineChanging`],
+/// [`Reject::NodeKeyAwaited`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear one more failure than it has already ([`Reject::EngineRisk`]),
 /// and one of which too few have a vote to decide anything ([`Reject::EngineVotes`]), which only those see who have asked the
 /// replicas ([`Standing::voteless`]).
 ///
@@ -253,8 +249,6 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         (going_over.iter().filter(|node| standing.votes(**node)).count(), engine.threshold(going_over.len()));
     let coming = standing.coming.iter().find(|coming| coming.group == group);
     let keys = coming.is_some_and(|coming| seats::changes_keys_alone(current, coming));
-    let refusal = if back {
-    let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
     let refusal = if again {
         None
     } else if standing.busy.contains(&group) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ballot::{BALLOT_VERSION, Ballot, BallotKind};
-use crate::committee::Member;
+use crate::committee::{Engine, Member};
 use crate::crypto::SecretKey;
 use crate::hash::Hash32;
 use crate::ids::{ClusterId, Epoch, Incarnation, NodeId, OrgId};
