@@ -9,6 +9,7 @@
 //! was lost with the process is made anew as well, unless it had become a first state: that is noted durably.
 
 mod aside;
+mod certified;
 mod copy;
 mod count;
 mod pace;
