@@ -1,4 +1,4 @@
-//! How much of what a copy has taken may not be durable yet, while it follows its parents.
+//! How much of what a copy has taken may not be durable yet, while it follows its parents. Numbers only.
 
 /// Bytes that a copy takes until they are made durable, at first and at most: at the seal payers wait until the
 /// rest is.
@@ -18,7 +18,7 @@ mod tests {
     fn a_copy_that_follows_is_never_far_from_durable_and_leaves_few_files() {
         const MIB: usize = 1 << 20;
         let followed = |bytes: usize| {
-            let (mut flushed, mut waits, mut most, mut files) = (0, 0, 0, 0);
+            let (mut flushed, mut waits, mut most, mut files) = (0, 0, 0_usize, 0);
             while flushed + waits < bytes {
                 waits += MIB / 16;
                 most = most.max(waits);
