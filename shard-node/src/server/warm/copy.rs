@@ -116,11 +116,13 @@ impl Place {
         self.data_dir.join(group.to_string()).join("state").exists()
     }
 
-    /// An empty folder for a copy, with its record.
+    /// An empty folder for a copy, with its record, and with the seat that the node will have had in the shard since its
+    /// beginning: it counts for nothing before the folder is that of the shard, and payers need not wait for it then.
     fn begin(&self, record: &Record, child: GroupId) -> Result<PathBuf, CopyError> {
         let folder = record::folder(&self.data_dir, child);
         remove(&folder)?;
         record.write(&folder).map_err(|error| file(&folder, &error))?;
+        seat::begin(&folder, child)?;
         Ok(folder)
     }
 }
@@ -268,8 +270,7 @@ impl OneCopy {
             remove(&folder)?;
             return Ok(None);
         }
-        // Behind the state, and before it is noted: what is noted is whole.
-        seat::begin(&folder, child)?;
+        // Behind the state, and the seat is there since the copy was begun: what is noted is whole.
         record.clone().born().write(&folder).map_err(|error| file(&folder, &error))?;
         Ok(Some((child, leaves)))
     }
