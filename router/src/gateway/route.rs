@@ -220,10 +220,17 @@ impl Route {
 
     /// The layout has changed: a group that stood still is asked at once.
     pub(super) fn go_on(&mut self, now: Instant) {
-        if std::mem::take(&mut self.stands) && matches!(self.gate, Gate::Paused { .. }) {
-            self.gate = Gate::Paused { until: now };
+        if std::mem::take(&mut self.stands) {
+            self.at_once(now);
         }
         self.still = BACKOFF_FIRST;
+    }
+
+    /// What was waited for is there.
+    pub(super) fn at_once(&mut self, now: Instant) {
+        if matches!(self.gate, Gate::Paused { .. }) {
+            self.gate = Gate::Paused { until: now };
+        }
     }
 
     /// `node` answered as a leader does.
