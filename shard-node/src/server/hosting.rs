@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use consensus::raft::Standing;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use parking_lot::Mutex;
 use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::again::Again;
-use self::lineage::is_late;
+use self::lineage::{Ending, is_late};
 use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
 use crate::server::leads::Leads;
@@ -70,9 +70,8 @@ pub struct Hosting {
     warm: Warm,
     leads: Leads,
     rotation: Rotation,
-    /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
-    /// go.
-    ending: Mutex<BTreeMap<GroupId, (BTreeSet<Height>, u32)>>,
+    /// Shards that have ended and are still here.
+    ending: Mutex<BTreeMap<GroupId, Ending>>,
 }
 
 /// What there is to wait for.
