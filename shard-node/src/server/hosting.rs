@@ -157,9 +157,13 @@ impl Hosting {
         let wanted = seats_of(view, self.node());
         self.retry(|group| wanted.contains(&group), now).await;
         let mut waits = Waits { leaving: rotating, job: self.warm.adapt(view) };
+        let unborn: Vec<GroupId> = wanted.iter().copied().filter(|group| self.is_unborn(view, *group)).collect();
+        let settled = futures::future::join_all(unborn.iter().map(|group| self.settle(view, *group))).await;
+        let unsettled = unborn.into_iter().zip(settled).filter(|(group, done)| !done && !is_late(view, *group));
+        let unsettled: BTreeSet<GroupId> = unsettled.map(|(group, _)| group).collect();
         let mut fresh = Vec::new();
         for group in &wanted {
-            if self.is_unborn(view, *group) && !self.settle(view, *group) && !is_late(view, *group) {
+            if unsettled.contains(group) {
                 waits.leaving = true;
                 continue;
             }

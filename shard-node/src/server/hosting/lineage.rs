@@ -64,8 +64,8 @@ impl Hosting {
         view.born.iter().any(|born| born.group == group) && !self.folder(group).join("state").exists()
     }
 
-    /// Gives a shard the state that was made for it, if it is there.
-    pub(super) fn settle(&self, view: &ClusterView, child: GroupId) -> bool {
+    /// Gives a shard the state that was made for it, if it is there. What takes time is the disk, and nothing else waits for it.
+    pub(super) async fn settle(&self, view: &ClusterView, child: GroupId) -> bool {
         if !self.warm.is_born(child) {
             return false;
         }
@@ -78,7 +78,9 @@ impl Hosting {
             self.hosted.does_not_run(child, error.code(), error.to_string());
             return false;
         }
-        let settled = Record::settle(&warm, &self.folder(child));
+        let folder = self.folder(child);
+        let settling = tokio::task::spawn_blocking(move || Record::settle(&warm, &folder));
+        let settled = settling.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if let Err(error) = &settled {
             let path = self.folder(child);
             let text =
