@@ -364,9 +364,12 @@ impl Making {
                 return Err(error);
             }
             match following.next(LOOK) {
-                Ok(followed) => {
-                    copies.block(&parents, &followed)?;
-                    unflushed += followed.bytes();
+                // What waits behind it is hashed together with it.
+                Ok(next) => {
+                    for followed in std::iter::once(next).chain(following.waiting()) {
+                        copies.block(&parents, &followed)?;
+                        unflushed += followed.bytes();
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The end that is kept here sends nothing, and stays.
