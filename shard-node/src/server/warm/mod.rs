@@ -189,8 +189,9 @@ impl Warm {
         let context = &self.hosted.context;
         let groups = self.hosted.groups.read().clone();
         let mut reports = self.reports.lock();
+        let settled = reports.settled(groups.keys().copied(), tokio::time::Instant::now());
         for job in view.jobs.iter().filter(|job| self.has_part(job)) {
-            for (group, said) in reports::due(job, context.node, self.ready(job), |child| groups.contains_key(&child)) {
+            for (group, said) in reports::due(job, context.node, self.ready(job), |child| settled.contains(&child)) {
                 reports.say(context, view, group, said);
             }
         }
