@@ -51,6 +51,8 @@ pub(super) struct Flights {
     routes: BTreeMap<GroupId, Route>,
     /// The layout that all flights go by.
     layout: LayoutVersion,
+    /// The registry and the number of committees that were known at the last tick.
+    known: (u64, usize),
     /// When to look at flights again, in order.
     checks: VecDeque<(Instant, Vec<TxId>)>,
     /// Outboxes with new events, to be rung at the end of the step.
@@ -460,6 +462,7 @@ impl Flights {
         let mut moved = Due::new();
         self.reshape(step, &mut moved);
         self.dispatch_all(step, moved);
+        self.hear_of_committees(step);
         let mut ready: Vec<(GroupId, Vec<TxId>)> = Vec::new();
         for (group, route) in &mut self.routes {
             if route.ready(*group, step.view, step.now) && !route.waiting.is_empty() {
@@ -500,6 +503,16 @@ impl Flights {
             self.all.iter_mut().filter_map(|(txid, flight)| Some((*txid, of_ended(flight)?))).collect();
         for (txid, group) in concerned {
             self.replan(step, group, txid, due);
+        }
+    }
+
+    /// The committees of a layout may come behind it, by another way: what waits for them at a shard that has ended goes on
+    /// with them, and not when its pause is over.
+    fn hear_of_committees(&mut self, step: &Step<'_>) {
+        let known = (step.view.revision, step.view.committees.len());
+        if std::mem::replace(&mut self.known, known) != known {
+            let ended = self.routes.iter_mut().filter(|(group, _)| step.view.layout.retired(**group));
+            ended.for_each(|(_, route)| route.at_once(step.now));
         }
     }
 

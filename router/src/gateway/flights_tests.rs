@@ -340,7 +340,7 @@ fn what_a_sealed_shard_refuses_goes_to_those_that_come_from_it_and_nobody_is_tol
     scene.passes(1_000, 1_200, None);
     assert_eq!((scene.handed_to(RIGHT), scene.told().len()), (0, 0));
     scene.sees(children);
-    scene.passes(1_200, 1_320, None);
+    scene.passes(1_200, 1_201, None);
     assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(3), RIGHT)));
     scene.hears(1_330, 3, receipt_of(tx.0, RIGHT));
     assert_eq!(scene.told(), [receipt_of(tx.0, RIGHT)]);

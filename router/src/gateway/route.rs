@@ -11,6 +11,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// An election takes well under a second, and payers wait for the pause that it ends in. A try costs
 /// one member a probe.
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
+/// Whoever is elected leads once its first entry is applied, a round and two syncs later.
+const SOON_FIRST: Duration = Duration::from_millis(5);
 /// A shard that is cut or joined stands still for a moment, and says so whenever it is asked.
 const STILL_MAX: Duration = Duration::from_millis(200);
 /// Hints are followed at once, but not more often than this: two nodes that name each other must
@@ -80,7 +82,7 @@ impl Default for Route {
             moved_at: None,
             turn: 0,
             backoff: BACKOFF_FIRST,
-            soon: BACKOFF_FIRST,
+            soon: SOON_FIRST,
             still: BACKOFF_FIRST,
             stands: false,
             gate: Gate::Open,
@@ -218,15 +220,22 @@ impl Route {
 
     /// The layout has changed: a group that stood still is asked at once.
     pub(super) fn go_on(&mut self, now: Instant) {
-        if std::mem::take(&mut self.stands) && matches!(self.gate, Gate::Paused { .. }) {
-            self.gate = Gate::Paused { until: now };
+        if std::mem::take(&mut self.stands) {
+            self.at_once(now);
         }
         self.still = BACKOFF_FIRST;
     }
 
+    /// What was waited for is there.
+    pub(super) fn at_once(&mut self, now: Instant) {
+        if matches!(self.gate, Gate::Paused { .. }) {
+            self.gate = Gate::Paused { until: now };
+        }
+    }
+
     /// `node` answered as a leader does.
     pub(super) fn works(&mut self, node: NodeId, now: Instant) {
-        (self.backoff, self.soon) = (BACKOFF_FIRST, BACKOFF_FIRST);
+        (self.backoff, self.soon) = (BACKOFF_FIRST, SOON_FIRST);
         (self.still, self.stands) = (BACKOFF_FIRST, false);
         if self.leader == Some(node) {
             self.failed = None;
@@ -371,7 +380,7 @@ mod tests {
         let mut route = Route { leader: Some(A), ..Route::default() };
         let mut now = Instant::now();
         let mut pauses = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..7 {
             route.gate = Gate::Open;
             route.sent(now);
             assert_eq!(route.not_leader(A, Some(A), now), Verdict::Wait);
@@ -382,9 +391,9 @@ mod tests {
             assert_eq!((route.leader, route.failed, route.allowance()), (Some(A), None, PROBE_TXS));
             now = until;
         }
-        assert_eq!(pauses, [20, 40, 80, 100, 100]);
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
         route.works(A, now);
-        assert_eq!(route.soon, BACKOFF_FIRST);
+        assert_eq!(route.soon, SOON_FIRST);
     }
 
     #[test]

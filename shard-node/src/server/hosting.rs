@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use consensus::raft::Standing;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use parking_lot::Mutex;
 use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::again::Again;
-use self::lineage::is_late;
+use self::lineage::{Ending, is_late};
 use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
 use crate::server::leads::Leads;
@@ -70,9 +70,8 @@ pub struct Hosting {
     warm: Warm,
     leads: Leads,
     rotation: Rotation,
-    /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
-    /// go.
-    ending: Mutex<BTreeMap<GroupId, (BTreeSet<Height>, u32)>>,
+    /// Shards that have ended and are still here.
+    ending: Mutex<BTreeMap<GroupId, Ending>>,
 }
 
 /// What there is to wait for.
@@ -158,9 +157,13 @@ impl Hosting {
         let wanted = seats_of(view, self.node());
         self.retry(|group| wanted.contains(&group), now).await;
         let mut waits = Waits { leaving: rotating, job: self.warm.adapt(view) };
+        let unborn: Vec<GroupId> = wanted.iter().copied().filter(|group| self.is_unborn(view, *group)).collect();
+        let settled = futures::future::join_all(unborn.iter().map(|group| self.settle(view, *group))).await;
+        let unsettled = unborn.into_iter().zip(settled).filter(|(group, done)| !done && !is_late(view, *group));
+        let unsettled: BTreeSet<GroupId> = unsettled.map(|(group, _)| group).collect();
         let mut fresh = Vec::new();
         for group in &wanted {
-            if self.is_unborn(view, *group) && !self.settle(view, *group) && !is_late(view, *group) {
+            if unsettled.contains(group) {
                 waits.leaving = true;
                 continue;
             }

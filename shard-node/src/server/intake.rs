@@ -18,6 +18,7 @@ use ledger::asset::AssetDef;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{Address, GroupId, Height, NodeId, TimeMs};
 use ledger::limits::WAITING_BYTES_MAX;
+use ledger::lineage::SealedBy;
 use ledger::lock::{Lock, hash_of};
 use ledger::machine::{BlockContext, Machine};
 use ledger::receipt::Receipt;
@@ -45,13 +46,15 @@ pub struct Applied {
     layout: Option<Layout>,
     /// Time of a block that is applied. Every later block has a later time.
     time_ms: TimeMs,
+    /// Whether the group stands at a seal.
+    sealed: bool,
 }
 
 /// What the applied state says about a transaction.
 pub enum Finding {
     /// It has its receipt, at this place.
     Receipt(ReceiptPlace),
-    /// No later block can execute it.
+    /// No later block can execute it, or none before the group goes on, here or as others.
     Over(Reject),
     /// A debited account is under another authorisation than the transaction shows, or its asset is
     /// not known: the machine would probably refuse it.
@@ -67,7 +70,8 @@ impl Applied {
         // Time first: what is read later is of this block or a later one.
         let time_ms = handle.share.stand.lock().applied.time_ms;
         let layout = handle.share.state.load(&schema::layout()).ok().flatten();
-        Self { group: handle.group, share: handle.share.clone(), layout, time_ms }
+        let sealed = handle.share.state.load::<SealedBy>(&schema::sealed()).is_ok_and(|by| by.is_some());
+        Self { group: handle.group, share: handle.share.clone(), layout, time_ms, sealed }
     }
 
     /// Whether this group alone decides a transaction, all of which is visible here. What other groups
@@ -86,11 +90,18 @@ impl Applied {
         if let Some(place) = state.load::<ReceiptPlace>(&schema::receipt(&tx.txid))? {
             return Ok(Finding::Receipt(place));
         }
-        if !self.decides(tx) {
-            return Ok(Finding::Nothing);
-        }
-        if let Err(reject @ (Reject::Expired | Reject::OutcomePruned)) = rules::check_time(tx, self.time_ms) {
+        let decides = self.decides(tx);
+        if decides && let Err(reject @ (Reject::Expired | Reject::OutcomePruned)) = rules::check_time(tx, self.time_ms)
+        {
             return Ok(Finding::Over(reject));
+        }
+        if self.sealed {
+            // The group's task would refuse it as well. Routers ask again and again, and signatures cost what all others are
+            // waiting for: the processor.
+            return Ok(Finding::Over(Reject::Sealing));
+        }
+        if !decides {
+            return Ok(Finding::Nothing);
         }
         for (_, _, mv) in tx.visible() {
             for account in mv.voters().filter(|voter| voter.authorises).map(|voter| voter.account) {
@@ -322,5 +333,41 @@ fn rehearse(handle: &GroupHandle, tx: &bytes::Bytes) -> Result<Option<Reject>, R
             Ok(Some(reject))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ledger::lineage::SEALED_VERSION;
+    use storage::WriteBatch;
+
+    use super::*;
+    use crate::core::elastic::split_seal;
+    use crate::server::testing::{Lone, forged, mint};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_shard_that_stands_still_refuses_before_it_checks_signatures() {
+        let lone = Lone::start(VerifyMode::Ingest).await;
+        let (handle, cluster) = (&lone.handle, lone.genesis.cluster_id());
+        let judged = |tx: &Bytes| {
+            let applied = Applied::of(handle);
+            let look = |tx: &ParsedTx| applied.look(tx).expect("the state can be read");
+            ingest::check(&cluster, None, vec![tx.clone()], &handle.waiters, look).pop()
+        };
+        let refused = |judged: Option<Judged>| match judged {
+            Some(Judged::Refused(Unfit { reject, .. })) => Some(reject),
+            _ => None,
+        };
+        let (bad, (_, good)) = (forged(&lone.genesis, 1), mint(&lone.genesis, 2, Address([4; 20]), 5));
+        assert_eq!((refused(judged(&bad)), refused(judged(&good))), (Some(Reject::BadSignature), None));
+        let seal = SealedBy { version: SEALED_VERSION, seal: split_seal(), height: Height(1) };
+        let mut batch = WriteBatch::new();
+        batch.put(schema::sealed(), borsh::to_vec(&seal).expect("writing to memory does not fail"));
+        handle.share.state.db().expect("the state is open").write(batch).expect("a write");
+        for tx in [&bad, &good] {
+            assert_eq!(refused(judged(tx)), Some(Reject::Sealing));
+        }
+        lone.stop().await;
     }
 }

@@ -90,8 +90,8 @@ pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path, mis
     Ok(Seat { founded, join })
 }
 
-/// Notes in the folder of a copy that has become the first state of its shard, durably, that this node is in the shard since
-/// its beginning: payers wait when the shard opens, and need not wait for this then.
+/// Notes in the folder of a copy that is about to be made for a shard, durably, that this node is in the shard since its
+/// beginning: payers wait from the seal until the shard opens, and need not wait for this then.
 ///
 /// # Errors
 /// [`SeatError::File`].

@@ -101,7 +101,7 @@ pub struct Reshape {
     pub preparing_seconds: Option<f64>,
     /// From then until every parent was proved to stand still, and the new layout was in force.
     pub sealing_seconds: Option<f64>,
-    /// From then until all replicas of all new shards had taken their first block.
+    /// From then until all replicas of all new shards had run for a second, which is no part of the pause.
     pub opening_seconds: Option<f64>,
     /// From the command until the job was seen to be done.
     pub seconds: f64,

@@ -227,6 +227,9 @@ impl Batcher {
     /// A proposal left the pipeline. When it was lost, returns its transactions: a leader that may
     /// not write for a moment goes on leading, so nobody else would tell their senders.
     pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> Option<Vec<Bytes>> {
+        if !accepted {
+            self.desk.lost();
+        }
         self.in_flight.remove(&id).filter(|_| !accepted)
     }
 

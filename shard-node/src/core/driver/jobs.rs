@@ -46,6 +46,12 @@ impl Desk {
         *self = Self::default();
     }
 
+    /// An entry was lost, and what was in it with it: it comes again, and is taken then.
+    pub(super) fn lost(&mut self) {
+        self.reported.clear();
+        self.proved.clear();
+    }
+
     fn misses_report(&self, now: Tick, report: &JobReport) -> bool {
         self.reported.get(&(report.node, report.group)).is_none_or(|(at, said)| {
             let news = *said != report.said && !matches!(report.said, Said::Load { .. } | Said::Follows { .. });

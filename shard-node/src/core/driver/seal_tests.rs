@@ -336,6 +336,21 @@ fn the_beacon_takes_reports_of_nodes_and_proofs_of_members() {
     for (from, proof) in [(4, &good), (3, &weak), (3, &open)] {
         assert_eq!(step(0, hears(from, sent(proof))), []);
     }
+    // What was in an entry that is lost is taken when it comes again, and not a while later: payers wait.
+    let mut take = |ms: u64, lost: Option<u64>| {
+        let (at, mut out) = (Tick(now + ms), Vec::new());
+        if let Some(id) = lost {
+            driver.step(at, Input::Proposed { id, accepted: false }, &mut Vec::new());
+        }
+        driver.step(at, hears(3, sent(&good)), &mut out);
+        proposed(&out)
+    };
+    let first = take(1, None);
+    let (id, commands) = first.first().expect("it is taken");
+    assert_eq!(*commands, [Command::Sealed(borsh_of(&good))]);
+    assert_eq!(take(2, None), []);
+    let again = take(3, Some(*id));
+    assert_eq!(again.iter().map(|(_, commands)| commands).collect::<Vec<_>>(), [commands]);
     // A node's own word goes to all of the beacon's.
     let mut own = Bench::new(at_zero(SHARD, committees()));
     let out = own.step(Input::Report(warm));

@@ -41,7 +41,8 @@ const INPUTS_MAX: usize = 4096;
 /// Blocks that wait for a group's task; the commit loop waits beyond it.
 const BLOCKS_MAX: usize = 64;
 /// Between two times that the first leader of a shard that begins stands for election, until the others have opened theirs.
-const STAND_AGAIN: Duration = Duration::from_millis(25);
+/// An answer to an earlier time counts as well, so this may be less than a round trip; one that has not opened it refuses at once.
+const STAND_AGAIN: Duration = Duration::from_millis(10);
 
 /// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
 /// so that no id is ever used again.

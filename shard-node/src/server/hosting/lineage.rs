@@ -1,5 +1,6 @@
 //! How shards that others are cut or joined into come to run on this node, and how those end that they come from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ledger::ids::{GroupId, Height};
@@ -22,6 +23,26 @@ const WITHOUT_CERTIFICATE: u32 = 20;
 /// Blocks before the last one of a shard whose certificates are asked for before it goes.
 const CERTIFIED_LAST: u64 = 64;
 
+/// How far a shard that has ended is with what it leaves to those that came of it here.
+#[derive(Default)]
+pub(super) struct Ending {
+    /// Blocks whose certificates were asked for.
+    asked: BTreeSet<Height>,
+    /// Blocks whose certificates all that came of it have.
+    lent: BTreeSet<Height>,
+    /// Looks at it since it may go, and lacks the certificate of its last block.
+    looks: u32,
+}
+
+impl Ending {
+    /// The blocks whose certificates are still to be passed on, of the last ones of a shard whose blocks are these. Each look at
+    /// them costs several reads, and looks are many while payers wait for what came of it.
+    fn open(&self, first: Height, last: Height) -> Vec<Height> {
+        let from = last.0.saturating_sub(CERTIFIED_LAST).max(first.0);
+        (from..=last.0).map(Height).filter(|height| !self.lent.contains(height)).collect()
+    }
+}
+
 /// Whether a shard began out of others without this node, which has joined it since or was away for long: there is nothing
 /// to wait for here.
 pub(super) fn is_late(view: &ClusterView, group: GroupId) -> bool {
@@ -43,8 +64,8 @@ impl Hosting {
         view.born.iter().any(|born| born.group == group) && !self.folder(group).join("state").exists()
     }
 
-    /// Gives a shard the state that was made for it, if it is there.
-    pub(super) fn settle(&self, view: &ClusterView, child: GroupId) -> bool {
+    /// Gives a shard the state that was made for it, if it is there. What takes time is the disk, and nothing else waits for it.
+    pub(super) async fn settle(&self, view: &ClusterView, child: GroupId) -> bool {
         if !self.warm.is_born(child) {
             return false;
         }
@@ -57,7 +78,9 @@ impl Hosting {
             self.hosted.does_not_run(child, error.code(), error.to_string());
             return false;
         }
-        let settled = Record::settle(&warm, &self.folder(child));
+        let folder = self.folder(child);
+        let settling = tokio::task::spawn_blocking(move || Record::settle(&warm, &folder));
+        let settled = settling.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if let Err(error) = &settled {
             let path = self.folder(child);
             let text =
@@ -89,9 +112,9 @@ impl Hosting {
         }
         if !certified {
             let mut ending = self.ending.lock();
-            let (_, looks) = ending.entry(group).or_default();
-            *looks += 1;
-            if *looks < WITHOUT_CERTIFICATE {
+            let ending = ending.entry(group).or_default();
+            ending.looks += 1;
+            if ending.looks < WITHOUT_CERTIFICATE {
                 return false;
             }
         }
@@ -108,18 +131,22 @@ impl Hosting {
         let sealed: Option<SealedBy> = handle.share.state.load(&schema::sealed()).ok().flatten();
         handle.end(sealed.as_ref().map(|sealed| sealed.seal.job));
         let Some(SealedBy { height: last, .. }) = sealed else { return false };
-        let children: Vec<_> = children.iter().filter_map(|child| self.hosted.group(child.0)).collect();
+        let here: Vec<_> = children.iter().filter_map(|child| self.hosted.group(child.0)).collect();
         let mut certified = true;
         // Blocks before its own first one are not its to pass on.
-        let first = membership::first_block(handle).unwrap_or(last).0;
-        for height in (last.0.saturating_sub(CERTIFIED_LAST).max(first)..=last.0).map(Height) {
-            match lend_certificate(handle, height, &children) {
+        let first = membership::first_block(handle).unwrap_or(last);
+        let open = self.ending.lock().entry(handle.group).or_default().open(first, last);
+        for height in open {
+            match lend_certificate(handle, height, &here) {
+                Ok(true) if here.len() == children.len() => {
+                    self.ending.lock().entry(handle.group).or_default().lent.insert(height);
+                }
                 Ok(true) => {}
                 Ok(false) => {
                     let mut ending = self.ending.lock();
-                    let (asked, _) = ending.entry(handle.group).or_default();
+                    let ending = ending.entry(handle.group).or_default();
                     // That of the last one is asked for until it is there.
-                    if asked.insert(height) || height == last {
+                    if ending.asked.insert(height) || height == last {
                         handle.want_certificate(height);
                     }
                     certified &= height != last;

@@ -59,6 +59,19 @@ enum Found {
     State,
 }
 
+#[test]
+fn a_certificate_that_is_passed_on_is_not_looked_at_again() {
+    let heights = |of: std::ops::RangeInclusive<u64>| of.map(Height).collect::<Vec<_>>();
+    let mut ending = Ending::default();
+    assert_eq!(ending.open(Height(0), Height(9)), heights(0..=9));
+    assert_eq!(ending.open(Height(0), Height(200)), heights(136..=200), "the last ones only");
+    assert_eq!(ending.open(Height(190), Height(200)), heights(190..=200), "and none of others");
+    ending.lent.extend(heights(190..=199));
+    assert_eq!(ending.open(Height(190), Height(200)), [Height(200)], "that of the last one comes late");
+    ending.lent.insert(Height(200));
+    assert!(ending.open(Height(190), Height(200)).is_empty());
+}
+
 #[tokio::test]
 async fn whoever_has_the_logs_of_the_parents_and_nothing_of_the_child_has_missed_its_birth() {
     use Found::{Ballots, Log, State};

@@ -18,6 +18,7 @@ use ledger::tree::{StateTree, SubtreeRoot, value_hash};
 use ledger::view::{ReadFault, StateReader};
 use storage::{KeyRange, Kv, SharedResources, StateDb, StateIdentity, StorageError, WriteBatch};
 
+use super::certified::Certificates;
 use super::count::{Count, under};
 use super::pace::Steps;
 use super::record::{self, Record};
@@ -34,8 +35,6 @@ use crate::server::vault::LocalSeal;
 const CHUNK: usize = 8192;
 /// Bytes of the right parent that are sorted and written at once.
 const PART_BYTES: usize = 16 << 20;
-/// Certificates of so many blocks before the copy was made are taken again at the end: they may have come later.
-const CERTIFIED_LATE: u64 = 1024;
 
 /// Why there is no copy, or no shard comes of it. It is made anew.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +116,13 @@ impl Place {
         self.data_dir.join(group.to_string()).join("state").exists()
     }
 
-    /// An empty folder for a copy, with its record.
+    /// An empty folder for a copy, with its record, and with the seat that the node will have had in the shard since its
+    /// beginning: it counts for nothing before the folder is that of the shard, and payers need not wait for it then.
     fn begin(&self, record: &Record, child: GroupId) -> Result<PathBuf, CopyError> {
         let folder = record::folder(&self.data_dir, child);
         remove(&folder)?;
         record.write(&folder).map_err(|error| file(&folder, &error))?;
+        seat::begin(&folder, child)?;
         Ok(folder)
     }
 }
@@ -269,8 +270,7 @@ impl OneCopy {
             remove(&folder)?;
             return Ok(None);
         }
-        // Behind the state, and before it is noted: what is noted is whole.
-        seat::begin(&folder, child)?;
+        // Behind the state, and the seat is there since the copy was begun: what is noted is whole.
         record.clone().born().write(&folder).map_err(|error| file(&folder, &error))?;
         Ok(Some((child, leaves)))
     }
@@ -332,7 +332,8 @@ fn load<T: borsh::BorshDeserialize>(reader: &dyn StateReader, key: &[u8]) -> Res
     reader.get(key)?.map(decode).transpose()
 }
 
-fn height(reader: &dyn StateReader) -> Result<Height, ReadFault> {
+/// The last block in a state.
+pub(super) fn height(reader: &dyn StateReader) -> Result<Height, ReadFault> {
     let applied: Option<AppliedRecord> = load(reader, &schema::applied())?;
     applied.map(|applied| applied.height).ok_or_else(|| ReadFault("the state holds no applied position".to_owned()))
 }
@@ -361,8 +362,8 @@ pub struct Copies {
     shape: Shape,
     /// The last block of each parent that is in them.
     heights: Vec<Height>,
-    /// The blocks that they were made at, or up to which certificates were looked at since.
-    made_at: Vec<Height>,
+    /// Which certificates of each parent are in them.
+    certificates: Vec<Certificates>,
     /// The seal that each parent stands at.
     sealed: Vec<Option<SealedBy>>,
 }
@@ -412,8 +413,8 @@ impl Copies {
             let folder = record::folder(&place.data_dir, *child);
             record.write(&folder).map_err(|error| file(&folder, &error))?;
         }
-        let (made_at, place) = (heights.clone(), place.clone());
-        Ok(Self { place, record: records, shape, heights, made_at, sealed })
+        let certificates = heights.iter().copied().map(Certificates::at).collect();
+        Ok(Self { place: place.clone(), record: records, shape, heights, certificates, sealed })
     }
 
     /// How many blocks they are behind their parents, at most.
@@ -485,28 +486,26 @@ impl Copies {
         }
     }
 
-    /// Takes the certificates that the parents have got since the last time, and those that may have come late: no block
-    /// writes them, and at the seal all of them would be.
+    /// Takes the certificates that the parents have got since the last time: no block writes them, and at the seal all of
+    /// them would be.
     ///
     /// # Errors
     /// [`CopyError`].
     pub fn certify(&mut self, parents: &[Parent]) -> Result<(), CopyError> {
         let databases = parents.iter().map(Parent::db).collect::<Result<Vec<_>, _>>()?;
         let views: Vec<ViewReader<'_>> = databases.iter().map(|db| ViewReader::of(&**db)).collect();
-        let at = views.iter().map(|view| height(view)).collect::<Result<Vec<_>, _>>()?;
         match &mut self.shape {
             Shape::Halves(halves) => {
-                let found = certificates(&views[0], self.made_at[0])?;
+                let found = self.certificates[0].fresh(&views[0])?;
                 halves.iter().try_for_each(|(copy, _)| copy.db.write(batch(found.clone())))?;
             }
             Shape::Joined(joined) => {
-                let mut found = certificates(&views[0], self.made_at[0])?;
+                let mut found = self.certificates[0].fresh(&views[0])?;
                 let side = Side::Right(beside(parents[1].group, &joined.origins, &views[0]));
-                found.extend(follow(&side, certificates(&views[1], self.made_at[1])?.iter())?);
+                found.extend(follow(&side, self.certificates[1].fresh(&views[1])?.iter())?);
                 joined.copy.db.write(batch(found))?;
             }
         }
-        self.made_at = at;
         Ok(())
     }
 
@@ -528,7 +527,7 @@ impl Copies {
     /// # Errors
     /// [`CopyError::Birth`] when a parent does not stand at its seal, or the copies are not what it has certified.
     pub fn births(self, parents: &[Parent]) -> Result<BTreeMap<GroupId, Counted>, CopyError> {
-        let Self { place, record, shape, made_at, .. } = self;
+        let Self { place, record, shape, mut certificates, .. } = self;
         let databases = parents.iter().map(Parent::db).collect::<Result<Vec<_>, _>>()?;
         // One moment of each: a seal may be taken back while this goes on.
         let views: Vec<ViewReader<'_>> = databases.iter().map(|db| ViewReader::of(&**db)).collect();
@@ -538,8 +537,8 @@ impl Copies {
             Shape::Halves(mut halves) => {
                 let roots: Vec<SubtreeRoot> = halves.iter_mut().map(|(copy, _)| copy.root()).collect();
                 let tallies: Vec<ChildTally> = halves.iter().map(|(_, count)| count.counted()).collect();
-                let late = marks(readers[0])?.into_iter().chain(certificates(readers[0], made_at[0])?);
-                let late: Writes = late.collect();
+                let mut late = marks(readers[0])?;
+                late.extend(certificates[0].fresh(readers[0])?);
                 let mut ready = Vec::with_capacity(halves.len());
                 // Both were made in the order of the job's children.
                 for ((copy, _), (_, record)) in halves.into_iter().zip(record) {
@@ -561,9 +560,9 @@ impl Copies {
                 let roots = [left.map_err(wrong)?, right.map_err(wrong)?];
                 let tallies = [counts[0].counted(), counts[1].counted()];
                 let mut late = marks(readers[0])?;
-                late.extend(certificates(readers[0], made_at[0])?);
+                late.extend(certificates[0].fresh(readers[0])?);
                 let side = Side::Right(beside(parents[1].group, &origins, readers[0]));
-                late.extend(follow(&side, certificates(readers[1], made_at[1])?.iter())?);
+                late.extend(follow(&side, certificates[1].fresh(readers[1])?.iter())?);
                 let birth = birth(&readers, copy.child, &roots, &tallies)?;
                 let (_, record) = record.into_iter().next().ok_or(CopyError::Parent(copy.child))?;
                 born.extend(copy.become_born(&place, &record, birth, late)?);
@@ -668,13 +667,6 @@ fn join(
 /// What a replica has found out by itself, which no block writes.
 fn marks(reader: &dyn StateReader) -> Result<Writes, ReadFault> {
     Ok(reader.scan_prefix(&[schema::NODE])?.into_iter().map(|(key, value)| (key.to_vec(), Some(value))).collect())
-}
-
-/// Certificates that may have come since a copy was made.
-fn certificates(reader: &dyn StateReader, made_at: Height) -> Result<Writes, ReadFault> {
-    let from = schema::certificate(Height(made_at.0.saturating_sub(CERTIFIED_LATE)));
-    let found = reader.scan_from(&[schema::CERTIFICATE], &from, usize::MAX)?;
-    Ok(found.into_iter().map(|(key, value)| (key.to_vec(), Some(value))).collect())
 }
 
 #[cfg(test)]

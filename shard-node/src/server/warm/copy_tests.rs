@@ -115,6 +115,11 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
     // Blocks that come while the copy is being made are in it already, or follow.
     original.block(vec![pay(&left, &right, 20, 3)]);
     let mut warm = Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
+    for child in [LEFT, RIGHT] {
+        let folder = record::folder(&place.data_dir, child);
+        assert!(Record::read(&folder).is_some_and(|record| !record.is_born()));
+        assert_eq!(seat::read(&folder, child).expect("readable"), Some(FIRST_JOIN), "nobody waits for it at the seal");
+    }
     original.block(vec![pay(&right, &left, 5, 4)]);
     assert!(!parents[0].is_sealed() && !parents[0].is_closed());
     assert_eq!(warm.behind(&parents), 1);

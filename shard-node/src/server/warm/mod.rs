@@ -9,11 +9,13 @@
 //! was lost with the process is made anew as well, unless it had become a first state: that is noted durably.
 
 mod aside;
+mod certified;
 mod copy;
 mod count;
 mod pace;
 pub mod record;
 mod reports;
+mod unflushed;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +37,7 @@ pub use self::count::under;
 use self::pace::{Pace, Steps};
 use self::record::Record;
 use self::reports::Reports;
+use self::unflushed::unflushed_max;
 use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
 use crate::server::group::guarded_now;
 use crate::server::local::Hosted;
@@ -44,8 +47,6 @@ use crate::server::replica::Counted;
 const LOOK: Duration = Duration::from_millis(25);
 /// Blocks that a copy may be behind and still count as ready.
 const BEHIND_MAX: u64 = 4;
-/// Bytes that a copy that follows takes until they are made durable: at the seal payers wait until the rest is.
-const UNFLUSHED_MAX: usize = 4 * 1024 * 1024;
 /// Blocks that are taken in one step while a copy catches up.
 const BLOCKS_A_STEP: usize = 64;
 /// How much later each further member begins, of a shard that has so many accounts.
@@ -188,8 +189,9 @@ impl Warm {
         let context = &self.hosted.context;
         let groups = self.hosted.groups.read().clone();
         let mut reports = self.reports.lock();
+        let settled = reports.settled(groups.keys().copied(), tokio::time::Instant::now());
         for job in view.jobs.iter().filter(|job| self.has_part(job)) {
-            for (group, said) in reports::due(job, context.node, self.ready(job), |child| groups.contains_key(&child)) {
+            for (group, said) in reports::due(job, context.node, self.ready(job), |child| settled.contains(&child)) {
                 reports.say(context, view, group, said);
             }
         }
@@ -350,7 +352,7 @@ impl Making {
         // A parent that has ended was not too fast for its copy.
         let ended = || parents.iter().find(|parent| parent.is_closed()).map(|parent| CopyError::Parent(parent.group));
         let (mut copies, following) = made.map_err(|error: CopyError| ended().unwrap_or(error))?;
-        let mut unflushed = 0;
+        let (mut unflushed, mut flushed) = (0, 0);
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
                 return Ok(None);
@@ -363,9 +365,12 @@ impl Making {
                 return Err(error);
             }
             match following.next(LOOK) {
-                Ok(followed) => {
-                    copies.block(&parents, &followed)?;
-                    unflushed += followed.bytes();
+                // What waits behind it is hashed together with it.
+                Ok(next) => {
+                    for followed in std::iter::once(next).chain(following.waiting()) {
+                        copies.block(&parents, &followed)?;
+                        unflushed += followed.bytes();
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The end that is kept here sends nothing, and stays.
@@ -373,10 +378,10 @@ impl Making {
             }
             if self.is_ready() {
                 copies.hash();
-                if unflushed >= UNFLUSHED_MAX && !copies.complete(&self.job) {
+                if unflushed >= unflushed_max(flushed) && !copies.complete(&self.job) {
                     copies.certify(&parents)?;
                     copies.flush()?;
-                    unflushed = 0;
+                    flushed += std::mem::take(&mut unflushed);
                 }
             } else if copies.behind(&parents) <= BEHIND_MAX {
                 // So that little is left to be hashed and made durable at the seal.

@@ -1,6 +1,6 @@
 //! What this node tells the beacon of jobs and of its load, under its signature, until the view shows its effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use crate::server::rotation::voice;
 
 /// Between two times that the same is told.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A shard runs here for so long before it is told to be open. Payers wait until it is led and has made its first blocks, and
+/// each report is a block of the beacon and a view that every node judges, keeps and goes by. For the end of a job nobody waits.
+const OPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// What was told, and when.
 #[derive(Default)]
@@ -25,12 +28,14 @@ pub struct Reports {
     told: BTreeMap<GroupId, (Instant, Said)>,
     /// Of the last report on each shard, which the next one has to be later than.
     last: BTreeMap<GroupId, TimeMs>,
+    /// Since when groups are seen to run here.
+    running: BTreeMap<GroupId, Instant>,
     /// When a shard's load was looked at last, and how many transactions it had had by then.
     loads: BTreeMap<GroupId, (Instant, u64)>,
 }
 
 /// What a node has to say of one job, by the view and by what is here: of its copies, whether they are ready, and of which
-/// children it runs.
+/// children it has run for a while.
 #[must_use]
 pub fn due(job: &Job, node: NodeId, ready: bool, runs: impl Fn(GroupId) -> bool) -> Vec<(GroupId, Said)> {
     let warm = |group: &GroupId| job.warm.contains(&(*group, node));
@@ -50,6 +55,17 @@ pub fn due(job: &Job, node: NodeId, ready: bool, runs: impl Fn(GroupId) -> bool)
 }
 
 impl Reports {
+    /// Of the groups that run here by now, those that have done so for a while.
+    pub fn settled(&mut self, running: impl Iterator<Item = GroupId>, now: Instant) -> BTreeSet<GroupId> {
+        let running: BTreeSet<GroupId> = running.collect();
+        self.running.retain(|group, _| running.contains(group));
+        for group in running {
+            self.running.entry(group).or_insert(now);
+        }
+        let settled = self.running.iter().filter(|(_, since)| now >= **since + OPEN_AFTER);
+        settled.map(|(group, _)| *group).collect()
+    }
+
     /// Tells the beacon something about a shard, unless it was told just now.
     pub fn say(&mut self, context: &HostContext, view: &ClusterView, group: GroupId, said: Said) {
         let now = Instant::now();
@@ -170,6 +186,24 @@ mod tests {
         assert_eq!(due(&half, NODE, true, |child| child == left), []);
         assert_eq!(due(&job(Phase::Aligning), NODE, true, |_| true), []);
     }
+
+    #[test]
+    fn a_shard_is_told_to_be_open_when_payers_wait_for_it_no_more() {
+        let (mut reports, start) = (Reports::default(), Instant::now());
+        let (one, other) = (GroupId::shard(1), GroupId::shard(2));
+        let mut settled = |ms: u64, running: &[GroupId]| -> Vec<GroupId> {
+            reports.settled(running.iter().copied(), start + Duration::from_millis(ms)).into_iter().collect()
+        };
+        assert_eq!(settled(0, &[one]), []);
+        assert_eq!(settled(999, &[one, other]), []);
+        assert_eq!(settled(1_000, &[one, other]), [one]);
+        assert_eq!(settled(1_999, &[one, other]), [one, other]);
+        // One that has stopped begins anew.
+        assert_eq!(settled(2_000, &[other]), [other]);
+        assert_eq!(settled(2_001, &[one, other]), [other]);
+        assert_eq!(settled(3_001, &[one, other]), [one, other]);
+    }
+
     #[test]
     fn each_member_says_what_its_replica_has_and_whether_it_leads() {
         assert_eq!(own_load(true, 1, 2, 3), Said::Load { accounts: 1, bytes: 2, tps: 3 });
