@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod comings;
 pub mod conservation;
 pub mod durability;
+mod electors;
 pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
