@@ -15,6 +15,7 @@ mod electors;
 pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
+pub mod foundings;
 pub mod holds;
 pub mod isolation;
 pub mod keys;
@@ -307,6 +308,7 @@ impl Checkers {
             Box::new(isolation::Isolation),
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
+            Box::new(foundings::Foundings::default()),
             Box::new(revocations::Revocations::default()),
             Box::new(agreement::Agreement::default()),
             Box::new(seats::Seats::default()),
