@@ -304,7 +304,7 @@ impl Checkers {
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(order::Order::default()),
             Box::new(conservation::Conservation::default()),
-            Box::new(secrecy::Secrecy),
+            Box::new(secrecy::Secrecy::default()),
             Box::new(isolation::Isolation),
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),

@@ -73,7 +73,8 @@ impl<C: Checker> Bench<C> {
         self.facts.genesis.committee(group).expect("the cluster has it").clone()
     }
 
-    fn header(&mut self, group: GroupId, at_ms: u64, by: &Committee, next: &Committee) -> Header {
+    /// The next header of a group, which hands over from one committee to the next.
+    pub fn header(&mut self, group: GroupId, at_ms: u64, by: &Committee, next: &Committee) -> Header {
         let height = self.heights.entry(group).or_insert(0);
         *height += 1;
         let zero = Hash32([0; 32]);
@@ -99,7 +100,8 @@ impl<C: Checker> Bench<C> {
         }
     }
 
-    fn block(&mut self, header: Header, governed: Vec<Governed>, mail: Vec<(GroupId, Message)>) {
+    /// A block with this header.
+    pub fn block(&mut self, header: Header, governed: Vec<Governed>, mail: Vec<(GroupId, Message)>) {
         let index = header.height.0;
         let seen = BlockSeen {
             node: NodeId(0),
