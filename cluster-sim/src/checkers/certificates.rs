@@ -171,7 +171,7 @@ mod tests {
     use storage::kv::{Kv, WriteBatch};
     use storage::mem::MemKv;
 
-    use super::super::testing::Bench;
+    use super::super::testing::{Bench, expect};
     use super::*;
     use crate::cluster::node_key;
 
@@ -190,14 +190,6 @@ mod tests {
 
     fn certified(certificate: &Certificate) -> Seen {
         Seen::Certified { node: NodeId(0), group: SHARD, certificate: Box::new(certificate.clone()) }
-    }
-
-    /// Exactly one thing was found, which says so; or nothing.
-    fn expect(what: &str, found: &[String], expected: Option<&str>) {
-        match expected {
-            None => assert!(found.is_empty(), "{what}: {found:?}"),
-            Some(text) => assert!(matches!(found, [one] if one.contains(text)), "{what}: {found:?}"),
-        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
     use ledger::foundation::{FOUNDATION_VERSION, Foundation};
     use ledger::ids::Height;
 
-    use super::super::testing::Bench;
+    use super::super::testing::{Bench, expect};
     use super::*;
     use crate::cluster::{CREATED_MS, node_info};
 
@@ -243,14 +243,6 @@ mod tests {
             beacon_height: Height(1),
         };
         bench.see(&Seen::Founded(Box::new(foundation)));
-    }
-
-    /// Exactly one thing was found, which says so; or nothing.
-    fn expect(what: &str, found: &[String], expected: Option<&str>) {
-        match expected {
-            None => assert!(found.is_empty(), "{what}: {found:?}"),
-            Some(text) => assert!(matches!(found, [one] if one.contains(text)), "{what}: {found:?}"),
-        }
     }
 
     #[test]

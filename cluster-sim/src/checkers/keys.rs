@@ -223,7 +223,7 @@ mod tests {
     use storage::kv::{Kv, WriteBatch};
     use storage::mem::MemKv;
 
-    use super::super::testing::{Bench, job, renamed};
+    use super::super::testing::{Bench, expect, job, renamed};
     use super::*;
     use crate::cluster::{later_key, node_info};
 
@@ -256,14 +256,6 @@ mod tests {
     fn renew(bench: &mut Bench<Keys>, node: NodeId) {
         let command = gives(bench, node, (0, public(node, 1), later_key(node, 1)));
         bench.beacon(1, &[command], Vec::new());
-    }
-
-    /// Exactly one thing was found, which says so; or nothing.
-    fn expect(what: &str, found: &[String], expected: Option<&str>) {
-        match expected {
-            None => assert!(found.is_empty(), "{what}: {found:?}"),
-            Some(text) => assert!(matches!(found, [one] if one.contains(text)), "{what}: {found:?}"),
-        }
     }
 
     #[test]

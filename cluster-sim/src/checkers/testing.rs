@@ -175,3 +175,11 @@ pub(super) fn job(id: u64, kind: JobKind, phase: Phase) -> Job {
         seals: Vec::new(),
     }
 }
+
+/// Exactly one thing was found, which says so; or nothing.
+pub(super) fn expect(what: &str, found: &[String], expected: Option<&str>) {
+    match expected {
+        None => assert!(found.is_empty(), "{what}: {found:?}"),
+        Some(text) => assert!(matches!(found, [one] if one.contains(text)), "{what}: {found:?}"),
+    }
+}

@@ -12,7 +12,7 @@ use ledger::reject::Reject;
 use storage::kv::WriteBatch;
 use storage::mem::MemKv;
 
-use super::super::testing::{Bench, job};
+use super::super::testing::{Bench, expect, job};
 use super::*;
 
 const SHARD: GroupId = GroupId::shard(0);
@@ -66,14 +66,6 @@ fn with(bench: &Bench<Rules>, records: Vec<(Vec<u8>, Vec<u8>)>) -> MemKv {
 
 fn record(matter: Matter, revision: u64, quorum: Quorum) -> (Vec<u8>, Vec<u8>) {
     (policy_key(matter), bytes(&Ruled { version: 1, revision, policy: policy(quorum) }))
-}
-
-/// Exactly one thing was found, which says so; or nothing.
-fn expect(what: &str, found: &[String], expected: Option<&str>) {
-    match expected {
-        None => assert!(found.is_empty(), "{what}: {found:?}"),
-        Some(text) => assert!(matches!(found, [one] if one.contains(text)), "{what}: {found:?}"),
-    }
 }
 
 #[test]
