@@ -4,10 +4,11 @@
 //! vanish, scaling), and for an organisation that comes or goes.
 //!
 //! Approvals are the commands that the registry has taken, each once, in the order of the log, until the deadline of the first
-//! one of the same; who counts, and whether that is enough, is worked out here ([`super::electors`]). A seat that moves between
-//! two nodes of one organisation is its own affair. An engine that was decided and taken back may still come: the group may have
-//! gone over before it heard; and what was approved of one under another committee of the group may be counted. Who is let out of quarantine is not judged, nor when the deal of an epoch evens seats out; what a
-//! channel decides, its engine among that, `policies` judges.
+//! one of the same; who counts, and whether that is enough, is worked out by `electors`. A seat that moves between two nodes of
+//! one organisation is its own affair. An engine that was decided and taken back may still come: the group may have gone over
+//! before it heard; and what was approved of one under another committee of the group may be counted. Who is let out of
+//! quarantine is not judged, nor when the deal of an epoch evens seats out; what a channel decides, its engine among that,
+//! `policies` judges.
 
 mod jobs;
 #[cfg(test)]
