@@ -42,7 +42,7 @@ pub(crate) struct KeyRing {
     next: Option<SecretKey>,
     /// What is being written, and at which tick it is durable.
     writing: Option<(Write, u64)>,
-    /// Keys that have gone from the disk and were not told of.
+    /// Keys that have gone from the disk and were not told of yet.
     gone: Vec<PublicKey>,
 }
 
@@ -149,13 +149,18 @@ impl Node {
         keys.find_map(|key| self.keys.held().of(&key)).unwrap_or_else(|| self.keys.file.clone())
     }
 
+    /// Keys that have gone from the disk since somebody asked last.
+    pub(crate) fn keys_gone(&mut self) -> Vec<PublicKey> {
+        std::mem::take(&mut self.keys.gone)
+    }
+
     /// Does what the registry says of this node's own key.
     pub(crate) fn follow_keys(&mut self, out: &mut Vec<Effect>) {
         if !self.renews {
             return;
         }
         self.keys.settle(self.ticks);
-        for key in std::mem::take(&mut self.keys.gone) {
+        for key in self.keys_gone() {
             out.push(Effect::Saw(Seen::KeyGone { node: self.id, key }));
         }
         if !self.ticks.is_multiple_of(LOOK_EVERY_TICKS) || self.keys.writes() {
@@ -232,6 +237,7 @@ mod tests {
             assert_eq!(keys.held().public(), [public(0), public(1)]);
             keys.put_in_place(0);
             keys.crash(kept);
+            assert_eq!(keys.gone, if kept { vec![public(0)] } else { Vec::new() }, "it is told before it starts again");
             keys.start();
             let left = if kept { vec![public(1)] } else { vec![public(0), public(1)] };
             assert_eq!(keys.held().public(), left);

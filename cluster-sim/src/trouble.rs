@@ -10,7 +10,7 @@ use rand::Rng;
 use shard_node::core::driver;
 use shard_node::core::peer::PeerMessage;
 
-use crate::checkers::Moment;
+use crate::checkers::{Moment, Seen};
 use crate::ending::Phase;
 use crate::event::Event;
 use crate::forgery;
@@ -47,6 +47,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.up) else { return };
         let cut = node.replicas.values().filter(|replica| replica.fetches()).count();
         let (log, state) = node.crash(&mut self.rng);
+        let keys_gone = node.keys_gone();
         self.coverage.fetches_cut += cut as u64;
         self.stalled.remove(&id);
         self.coverage.crashes += 1;
@@ -54,6 +55,10 @@ impl World {
         self.coverage.lost_state_batches += state as u64;
         self.note(|| format!("n{id} loses power, {log} log writes and {state} batches"));
         self.push(down_ms, Event::Restart { node: id });
+        // It was gone with the power, and not when the node is told to run again.
+        for key in keys_gone {
+            self.saw(&Seen::KeyGone { node: id, key });
+        }
         self.audit(Moment::Crash);
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use beacon::registry::{self, Checkpoint};
 use ledger::certificate::Certificate;
 use ledger::committee::Engine;
-use ledger::crypto;
+use ledger::crypto::{self, PublicKey};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId};
 
@@ -22,7 +22,7 @@ pub struct Certificates {
     /// Which committee each of their blocks hands over to.
     next: BTreeMap<(GroupId, Height), Hash32>,
     /// Signatures that were found to hold; replicas certify with the same ones.
-    good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
+    good: BTreeSet<(NodeId, PublicKey, Hash32, [u8; 64])>,
 }
 
 impl Certificates {
@@ -42,10 +42,12 @@ impl Certificates {
             if !signers.insert(*node) {
                 return Err(format!("node {node} signed height {height} of {group} twice in one certificate"));
             }
-            if self.good.insert((*node, hash, signature.0)) {
+            let line = (*node, member.key, hash, signature.0);
+            if !self.good.contains(&line) {
                 crypto::verify(&member.key, &hash, signature).map_err(|_| {
                     format!("the signature of node {node} over height {height} of {group} does not hold")
                 })?;
+                self.good.insert(line);
             }
         }
         let (signed, all) = (signers.len(), members.members.len());
@@ -71,7 +73,11 @@ impl Certificates {
 
     fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
         let (group, height, header) = (block.group, block.header.height, &block.header);
-        self.blocks.entry((group, height)).or_insert_with(|| header_hash(header));
+        let hash = *self.blocks.entry((group, height)).or_insert_with(|| header_hash(header));
+        // The certificate may have come before any replica has told of its block.
+        if self.certified.get(&(group, height)).is_some_and(|certified| *certified != hash) {
+            found.push(format!("height {height} of {group} is another block than the one that was certified"));
+        }
         self.next.insert((group, height), header.next_committee_hash);
         let before = height.0.checked_sub(1).and_then(|before| self.next.get(&(group, Height(before))));
         if before.is_some_and(|next| *next != header.committee_hash) {
@@ -81,23 +87,25 @@ impl Certificates {
         }
     }
 
-    fn checkpoints(&self, facts: &Facts, beacon: &RawReplica<'_>, found: &mut Vec<String>) {
+    fn checkpoints(&self, beacon: &RawReplica<'_>, found: &mut Vec<String>) {
         match state::find::<u64>(beacon.kv, &beacon::audit::findings_key()) {
             Ok(None | Some(0)) => {}
             Ok(Some(count)) => found.push(format!("the beacon's audit has found {count} flaws")),
             Err(error) => found.push(error),
         }
-        for shard in &facts.genesis.layout.shards {
-            let key = registry::checkpoint_key(shard.group);
+        // Those that began later, too, and channels.
+        let groups: BTreeSet<GroupId> = self.blocks.keys().map(|(group, _)| *group).collect();
+        for group in groups {
+            let key = registry::checkpoint_key(group);
             match state::find::<Checkpoint>(beacon.kv, &key) {
-                Ok(Some(kept)) if self.certified.get(&(shard.group, kept.height)) != Some(&kept.header_hash) => {
-                    found.push(format!("the beacon keeps a checkpoint of {} that was not certified", shard.group));
+                Ok(Some(kept)) if self.certified.get(&(group, kept.height)) != Some(&kept.header_hash) => {
+                    found.push(format!("the beacon keeps a checkpoint of {group} that was not certified"));
                 }
                 Ok(_) => {}
                 Err(error) => found.push(error),
             }
-            if !state::scan(beacon.kv, &registry::divergence_prefix(shard.group)).is_empty() {
-                found.push(format!("the beacon has recorded that {} signed two headers at one height", shard.group));
+            if !state::scan(beacon.kv, &registry::divergence_prefix(group)).is_empty() {
+                found.push(format!("the beacon has recorded that {group} signed two headers at one height"));
             }
         }
     }
@@ -137,7 +145,7 @@ impl Checker for Certificates {
         }
     }
 
-    fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+    fn audit(&mut self, _: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         if moment != Moment::End {
             return;
         }
@@ -151,7 +159,100 @@ impl Checker for Certificates {
             }
         }
         for beacon in replicas.iter().filter(|replica| replica.group == GroupId::BEACON) {
-            self.checkpoints(facts, beacon, found);
+            self.checkpoints(beacon, found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::committee::Committee;
+    use ledger::header::Header;
+    use storage::kv::{Kv, WriteBatch};
+    use storage::mem::MemKv;
+
+    use super::super::testing::{Bench, expect};
+    use super::*;
+    use crate::cluster::node_key;
+
+    const SHARD: GroupId = GroupId::shard(0);
+
+    /// These members sign a header, each with its own key but for the one that takes another one's.
+    fn certificate(header: &Header, committee: &Committee, signers: usize, wrong: bool) -> Certificate {
+        let hash = header_hash(header);
+        let sign = |(at, node): (usize, NodeId)| {
+            let key = if wrong && at == 0 { committee.members[1].node } else { node };
+            (node, node_key(key).sign(&hash))
+        };
+        let members = committee.members.iter().map(|member| member.node).take(signers);
+        Certificate { version: 1, header: header.clone(), signatures: members.enumerate().map(sign).collect() }
+    }
+
+    fn certified(certificate: &Certificate) -> Seen {
+        Seen::Certified { node: NodeId(0), group: SHARD, certificate: Box::new(certificate.clone()) }
+    }
+
+    #[test]
+    fn a_certificate_has_signatures_of_most_of_its_committee() {
+        for (what, signers, wrong, expected) in [
+            ("all", 3, false, None),
+            ("most", 2, false, None),
+            ("one", 1, false, Some("is certified by 1 of 3")),
+            ("under another key", 3, true, Some("does not hold")),
+        ] {
+            let mut bench = Bench::new(Certificates::default());
+            let by = bench.committee(SHARD);
+            let header = bench.header(SHARD, 1, &by, &by);
+            // What did not hold does not hold the next time.
+            for _ in 0..2 {
+                bench.see(&certified(&certificate(&header, &by, signers, wrong)));
+                expect(what, &bench.found(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_block_at_a_height_is_the_one_that_was_certified_whichever_came_first() {
+        for early in [false, true] {
+            for same in [false, true] {
+                let mut bench = Bench::new(Certificates::default());
+                let by = bench.committee(SHARD);
+                let header = bench.header(SHARD, 1, &by, &by);
+                let other = Header { flags: header.flags | u16::from(!same), ..header.clone() };
+                let seen = certified(&certificate(&other, &by, 3, false));
+                if early {
+                    bench.see(&seen);
+                    bench.block(header, Vec::new(), Vec::new());
+                } else {
+                    bench.block(header, Vec::new(), Vec::new());
+                    bench.see(&seen);
+                }
+                assert_eq!(bench.found().len(), usize::from(!same), "early: {early}, the same: {same}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_any_group_is_of_what_was_certified() {
+        // One shard that the genesis has, one that began later, and a channel.
+        for group in [SHARD, GroupId::shard(7), GroupId::channel(0)] {
+            for fits in [false, true] {
+                let mut bench = Bench::new(Certificates::default());
+                let by = Committee { group, ..bench.committee(SHARD) };
+                let header = bench.header(group, 1, &by, &by);
+                let (height, hash) = (header.height, header_hash(&header));
+                bench.block(header, Vec::new(), Vec::new());
+                bench.checker.certified.insert((group, height), hash);
+                let header_hash = if fits { hash } else { Hash32([9; 32]) };
+                let (state_root, time_ms) = (Hash32([0; 32]), ledger::ids::TimeMs(1));
+                let kept = Checkpoint { height, header_hash, state_root, time_ms };
+                let (kv, mut batch) = (MemKv::new(), WriteBatch::new());
+                let bytes = borsh::to_vec(&kept).expect("writing to memory does not fail");
+                batch.put(registry::checkpoint_key(group), bytes);
+                kv.write(batch).expect("memory takes it");
+                bench.audit(GroupId::BEACON, Moment::End, &kv);
+                expect("a checkpoint", &bench.found(), if fits { None } else { Some("that was not certified") });
+            }
         }
     }
 }

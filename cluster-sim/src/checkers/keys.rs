@@ -140,7 +140,8 @@ impl Keys {
         }
     }
 
-    /// A node has dropped a key.
+    /// A node has dropped a key: judged by what is in force in that moment, since what comes into force later does not need it
+    /// any more.
     fn gone(&self, facts: &Facts, node: NodeId, key: &PublicKey, found: &mut Vec<String>) {
         if self.given.get(&node).and_then(|keys| keys.last()) == Some(key) {
             found.push(format!("node {node} has dropped the key that the registry has of it"));
@@ -206,6 +207,191 @@ impl Checker for Keys {
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         if facts.keys_change && moment == Moment::End {
             self.end(replicas, found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beacon::SignedCommand;
+    use beacon::jobs::job_key;
+    use beacon::keys::prove_possession;
+    use ledger::committee::Member;
+    use ledger::crypto::SecretKey;
+    use ledger::genesis::NodeInfo;
+    use ledger::ids::JobId;
+    use storage::kv::{Kv, WriteBatch};
+    use storage::mem::MemKv;
+
+    use super::super::testing::{Bench, expect, job, renamed};
+    use super::*;
+    use crate::cluster::{later_key, node_info};
+
+    const SHARD: GroupId = GroupId::shard(0);
+
+    /// A checker, and a node with a seat in the shard.
+    fn bench() -> (Bench<Keys>, NodeId) {
+        let mut bench = Bench::new(Keys::default());
+        bench.facts.keys_change = true;
+        let node = bench.committee(SHARD).members[0].node;
+        (bench, node)
+    }
+
+    fn public(node: NodeId, number: usize) -> PublicKey {
+        later_key(node, number).public()
+    }
+
+    /// Gives a node a key behind the one with a number, for which somebody signs.
+    fn gives(
+        bench: &mut Bench<Keys>,
+        node: NodeId,
+        (before, key, signer): (usize, PublicKey, &SecretKey),
+    ) -> SignedCommand {
+        let cluster = bench.facts.genesis.cluster_id();
+        let possession = prove_possession(&cluster, node, &public(node, before), signer);
+        bench.signed(0, &BeaconCommand::RotateNodeKey { node, key, possession }, 10_000)
+    }
+
+    /// Gives a node its second key.
+    fn renew(bench: &mut Bench<Keys>, node: NodeId) {
+        let command = gives(bench, node, (0, public(node, 1), later_key(node, 1)));
+        bench.beacon(1, &[command], Vec::new());
+    }
+
+    #[test]
+    fn a_key_is_given_once_and_to_whom_has_it() {
+        let (_, node) = bench();
+        let other = NodeId((node.0 + 1) % 5);
+        let key = |number| (public(node, number), later_key(node, number));
+        let ((first, first_secret), (second, second_secret), (third, third_secret)) = (key(0), key(1), key(2));
+        let (others, others_secret) = (public(other, 0), later_key(other, 0));
+        let before = format!("was node {node}'s before");
+        let of_other = format!("was node {other}'s before");
+        for (what, given, expected) in [
+            ("its next one", vec![(0, second, second_secret)], None),
+            ("two, one behind the other", vec![(0, second, second_secret), (1, third, third_secret)], None),
+            ("one that another key signs for", vec![(0, second, third_secret)], Some("has not signed for it")),
+            (
+                "one behind another key than its last",
+                vec![(0, second, second_secret), (0, third, third_secret)],
+                Some("has not signed for it"),
+            ),
+            ("the one that it has", vec![(0, first, first_secret)], Some(&before[..])),
+            ("one of before", vec![(0, second, second_secret), (1, first, first_secret)], Some(&before[..])),
+            ("another node's", vec![(0, others, others_secret)], Some(&of_other[..])),
+        ] {
+            let (mut bench, node) = bench();
+            let commands: Vec<SignedCommand> = given.iter().map(|given| gives(&mut bench, node, *given)).collect();
+            bench.beacon(1, &commands, Vec::new());
+            expect(what, &bench.found(), expected);
+            // Sent again they do nothing.
+            bench.beacon(2, &commands, Vec::new());
+            expect(what, &bench.found(), None);
+        }
+        for (what, key, expected) in [
+            ("a new node", node_info(7).key, None),
+            ("a new node with a key of another one", others, Some(&of_other[..])),
+        ] {
+            let (mut bench, _) = bench();
+            let command = BeaconCommand::RegisterNode(NodeInfo { key, ..node_info(7) });
+            let command = bench.signed(0, &command, 10_000);
+            bench.beacon(1, &[command], Vec::new());
+            expect(what, &bench.found(), expected);
+        }
+    }
+
+    #[test]
+    fn a_committee_names_its_nodes_by_their_own_keys_and_by_none_that_was_replaced_there() {
+        let (replaced, foreign) = (Some("by a key that was replaced there"), Some("by a key that was never its own"));
+        for (what, numbers, expected) in [
+            ("by the one before, until it changes", &[0][..], None),
+            ("by the next one", &[0, 1][..], None),
+            ("by the next one, and then by the one before", &[1, 0][..], replaced),
+            ("by one that it was not given", &[2][..], foreign),
+        ] {
+            for planned in [false, true] {
+                let (mut bench, node) = bench();
+                renew(&mut bench, node);
+                let mut committee = bench.committee(SHARD);
+                for (at, number) in numbers.iter().enumerate() {
+                    committee = renamed(&committee, node, public(node, *number));
+                    let message = match planned && at + 1 == numbers.len() {
+                        true => Message::CommitteePlan(committee.clone()),
+                        false => Message::CommitteeUpdate(committee.clone()),
+                    };
+                    bench.beacon(2, &[], vec![(SHARD, message)]);
+                }
+                expect(what, &bench.found(), expected);
+            }
+        }
+        for (what, number, expected) in [("who joins", 1, None), ("who joins by an old key", 0, replaced)] {
+            let (mut bench, _) = bench();
+            let before = bench.committee(SHARD);
+            let joins = (0..5).map(NodeId).find(|node| before.index_of(*node).is_none()).expect("it has three of five");
+            renew(&mut bench, joins);
+            let member = Member { node: joins, org: node_info(joins.0).org, key: public(joins, number) };
+            let members = before.members.iter().cloned().chain([member]).collect();
+            let next = Committee::of(before.engine, SHARD, before.incarnation, ledger::ids::Epoch(1), members);
+            bench.beacon(2, &[], vec![(SHARD, Message::CommitteeUpdate(next))]);
+            expect(what, &bench.found(), expected);
+        }
+    }
+
+    #[test]
+    fn no_key_is_dropped_by_which_anybody_names_the_node_in_that_moment() {
+        let (mut bench, node) = bench();
+        let seats: Vec<Committee> = bench.facts.genesis.committees.clone();
+        let seats: Vec<Committee> = seats.into_iter().filter(|seat| seat.index_of(node).is_some()).collect();
+        let later: Vec<Committee> = seats.iter().map(|seat| renamed(seat, node, public(node, 1))).collect();
+        let gone = |bench: &mut Bench<Keys>, number| {
+            bench.see(&Seen::KeyGone { node, key: public(node, number) });
+            bench.found()
+        };
+        let named = Some("still names it by that one");
+        seats.iter().for_each(|seat| bench.hands_over(seat, seat));
+        renew(&mut bench, node);
+        expect("the registry has the next one", &gone(&mut bench, 0), named);
+        let mail = later.iter().map(|seat| (SHARD, Message::CommitteeUpdate(seat.clone()))).collect();
+        bench.beacon(2, &[], mail);
+        expect("no group has heard of it", &gone(&mut bench, 0), named);
+        for (at, (seat, next)) in seats.iter().zip(&later).enumerate() {
+            bench.hands_over(seat, next);
+            let all = at + 1 == seats.len();
+            expect("groups have handed over", &gone(&mut bench, 0), if all { None } else { named });
+        }
+        let mut of_registry = gone(&mut bench, 1);
+        assert_eq!(of_registry.len(), 2, "{of_registry:?}");
+        expect("a group names it so", &of_registry.split_off(1), named);
+        expect("the one that it has", &of_registry, Some("has dropped the key that the registry has of it"));
+        assert_eq!(gone(&mut bench, 2), Vec::<String>::new(), "one that it never used");
+    }
+
+    #[test]
+    fn in_the_end_everybody_is_named_by_the_last_key_unless_a_job_waits() {
+        let kind = beacon::JobKind::Split { group: SHARD };
+        for (what, moment, waits, renewed, expected) in [
+            ("all is done", Moment::End, None, true, None),
+            ("a committee has not changed", Moment::End, None, false, Some("still names node")),
+            ("it is not the end", Moment::Passing, None, false, None),
+            ("a job waits", Moment::End, Some(Phase::Preparing), false, None),
+            ("a job has ended", Moment::End, Some(Phase::Done), false, Some("still names node")),
+        ] {
+            let (mut bench, node) = bench();
+            renew(&mut bench, node);
+            let seats = bench.facts.genesis.committees.clone();
+            let mail = seats
+                .iter()
+                .filter(|seat| seat.index_of(node).is_some() && (renewed || seat.group != SHARD))
+                .map(|seat| (SHARD, Message::CommitteeUpdate(renamed(seat, node, public(node, 1)))));
+            bench.beacon(2, &[], mail.collect());
+            let (kv, mut batch) = (MemKv::new(), WriteBatch::new());
+            if let Some(phase) = waits {
+                let bytes = borsh::to_vec(&job(1, kind, phase)).expect("writing to memory does not fail");
+                batch.put(job_key(JobId(1)), bytes);
+            }
+            kv.write(batch).expect("memory takes it");
+            bench.audit(GroupId::BEACON, moment, &kv);
+            expect(what, &bench.found(), expected);
         }
     }
 }

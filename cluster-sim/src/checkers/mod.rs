@@ -11,9 +11,11 @@ pub mod certificates;
 pub mod comings;
 pub mod conservation;
 pub mod durability;
+mod electors;
 pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
+pub mod foundings;
 pub mod holds;
 pub mod isolation;
 pub mod keys;
@@ -35,6 +37,8 @@ pub mod secrecy;
 pub mod seen;
 pub mod stints;
 pub mod streams;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -300,10 +304,11 @@ impl Checkers {
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(order::Order::default()),
             Box::new(conservation::Conservation::default()),
-            Box::new(secrecy::Secrecy),
+            Box::new(secrecy::Secrecy::default()),
             Box::new(isolation::Isolation),
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
+            Box::new(foundings::Foundings::default()),
             Box::new(revocations::Revocations::default()),
             Box::new(agreement::Agreement::default()),
             Box::new(seats::Seats::default()),

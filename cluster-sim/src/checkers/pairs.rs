@@ -1,7 +1,7 @@
 //! Pairs of ledgers: never does a channel send home more of an asset than came from there, nor does
 //! the home take back more than is out; and the accounts that count it say what the books say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::ids::{Address, AssetId, GroupId, GroupKind, LedgerId};
 use ledger::pair::Pair;
@@ -105,10 +105,17 @@ impl Checker for Pairs {
         if moment != Moment::End {
             return;
         }
-        for ((channel, asset), inside) in &self.inside {
-            let out = self.out.get(&(*channel, *asset)).copied().unwrap_or(0);
-            if out != *inside {
+        // Also what one side alone has ever counted.
+        let both: BTreeSet<(GroupId, AssetId)> = self.inside.keys().chain(self.out.keys()).copied().collect();
+        for (channel, asset) in &both {
+            let of = |book: &BTreeMap<(GroupId, AssetId), i128>| book.get(&(*channel, *asset)).copied().unwrap_or(0);
+            let (inside, out) = (of(&self.inside), of(&self.out));
+            if out != inside {
                 found.push(format!("{inside} of {asset} are in {channel}, and {out} out there"));
+            }
+            if !self.inside.contains_key(&(*channel, *asset)) {
+                // Nothing ever arrived there: it keeps no account of it.
+                continue;
             }
             let peer = LedgerId::of_channel(*channel);
             let home = facts.home(&own::pair_address(peer, asset));
@@ -120,10 +127,34 @@ impl Checker for Pairs {
                 } else {
                     continue;
                 };
-                if let Err(error) = Self::compare(replica, of, asset, *inside, found) {
+                if let Err(error) = Self::compare(replica, of, asset, inside, found) {
                     found.push(error);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+
+    #[test]
+    fn what_one_side_alone_has_counted_is_missed_on_the_other() {
+        let key = (GroupId::channel(0), AssetId([1; 16]));
+        let count = |amount: i128| BTreeMap::from([(key, amount)]);
+        for (inside, out, missed) in [
+            (count(5), count(5), false),
+            (count(5), count(4), true),
+            (count(5), BTreeMap::new(), true),
+            (BTreeMap::new(), count(5), true),
+            (BTreeMap::new(), BTreeMap::new(), false),
+        ] {
+            let facts = Bench::new(Pairs::default()).facts;
+            let (mut pairs, mut found) = (Pairs { inside, out }, Vec::new());
+            pairs.audit(&facts, Moment::End, &[], &mut found);
+            assert_eq!(!found.is_empty(), missed, "{found:?}");
         }
     }
 }

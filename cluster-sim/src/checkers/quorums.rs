@@ -10,8 +10,10 @@
 //! may lie, since more than two thirds have voted for it, and each of those had everything before it. A committee that has only
 //! been put into force has ordered nothing yet, so until it has, the one before it is asked, whatever engine either has.
 //!
-//! Whoever leaves takes its disk along: what its replica had applied counts for those who ordered with it, and not for those
-//! whom it joins later, with another disk. Somebody's disk has to be there in any case.
+//! Whoever leaves takes its disk along. Where the last who are known to order by then went on without it, what its replica had
+//! applied counts for those who ordered with it, until they have ordered something, and not for those whom it joins later, with
+//! another disk. Of one whom they still name the disk is missed like any that is lost: nobody has made up for it yet. Somebody's
+//! disk has to be there in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +52,7 @@ impl Orderer {
     }
 }
 
-/// What a replica that was removed took along.
+/// What a replica took along that was removed when those who order went on without it.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
     /// Everything up to this entry.
@@ -175,7 +177,11 @@ impl Quorums {
         let known = self.groups.entry(group).or_default();
         known.fetched.remove(&node);
         let gone = Gone { upto: known.applied.remove(&node).unwrap_or(0), last: known.last() };
-        known.gone.insert(node, gone);
+        if known.behind.get(&gone.last).is_some_and(|those| those.nodes.contains(&node)) {
+            known.gone.remove(&node);
+        } else {
+            known.gone.insert(node, gone);
+        }
     }
 
     /// On how many disks an entry is, when it is on too few.
@@ -282,21 +288,56 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_takes_its_disk_along_and_somebody_has_to_stay() {
+    fn who_leaves_while_it_votes_is_missed_until_another_one_has_what_it_had() {
         let mut quorums = raft(&[1, 2, 3]);
         quorums.applied(GROUP, NodeId(3), 5);
-        quorums.applied(GROUP, NodeId(2), 4);
-        quorums.left(GROUP, NodeId(2));
-        assert_eq!(lacks(&quorums, &on(&[1], 5), 5), Some(1), "it had less");
         quorums.left(GROUP, NodeId(3));
-        assert_eq!(lacks(&quorums, &on(&[1], 5), 5), None);
-        assert_eq!(lacks(&quorums, &on(&[], 5), 5), Some(0), "all are gone");
+        assert_eq!(lacks(&quorums, &on(&[1], 5), 5), Some(1), "one of three, of whom the third has lost its disk");
+        assert_eq!(lacks(&quorums, &on(&[1, 2], 5), 5), None);
+        // That it votes no more comes too late for what was ordered before.
+        quorums.voters(GROUP, 7, &nodes(&[1, 2]));
+        assert_eq!(lacks(&quorums, &on(&[1], 7), 5), Some(1));
+        assert_eq!(lacks(&quorums, &on(&[1, 2], 7), 5), None);
+        // The same of a Byzantine committee that goes on with it.
+        let by = committee(Engine::Bft, 0, &[1, 2, 3, 4]);
+        let mut quorums = Quorums::default();
+        quorums.ordered(GROUP, 5, &by, Some(&by));
+        quorums.applied(GROUP, NodeId(4), 5);
+        quorums.left(GROUP, NodeId(4));
+        assert_eq!(lacks(&quorums, &on(&[2], 5), 5), Some(1));
+    }
+
+    #[test]
+    fn who_leaves_takes_its_disk_along_and_somebody_has_to_stay() {
+        let (by_raft, by_bft) = (committee(Engine::Raft, 0, &[1, 4]), committee(Engine::Bft, 1, &[4, 5, 6, 7]));
+        // The first one orders up to the eighth entry, which hands over to a committee without it, and leaves with so many.
+        let gone_with = |had: u64| {
+            let mut quorums = raft(&[1, 2, 3]);
+            quorums.voters(GROUP, 6, &nodes(&[1, 2, 4]));
+            quorums.voters(GROUP, 7, &nodes(&[1, 4]));
+            for node in [2, 3] {
+                quorums.applied(GROUP, NodeId(node), 7);
+                quorums.left(GROUP, NodeId(node));
+            }
+            assert_eq!(lacks(&quorums, &on(&[1], 7), 5), Some(1), "they vote no more");
+            assert_eq!(lacks(&quorums, &on(&[1, 4], 7), 5), None);
+            quorums.ordered(GROUP, 8, &by_raft, Some(&by_bft));
+            quorums.applied(GROUP, NodeId(1), had);
+            quorums.left(GROUP, NodeId(1));
+            quorums
+        };
+        assert_eq!(lacks(&gone_with(7), &on(&[4], 8), 8), Some(1), "it had less");
+        let mut quorums = gone_with(8);
+        assert_eq!(lacks(&quorums, &on(&[4], 8), 8), None);
+        assert_eq!(lacks(&quorums, &on(&[], 8), 8), Some(0), "all are gone");
+        quorums.ordered(GROUP, 9, &by_bft, Some(&by_bft));
+        assert_eq!(lacks(&quorums, &on(&[4], 9), 8), Some(1), "the others have it before they order anything");
         // It comes back, with another disk.
-        quorums.voters(GROUP, 8, &nodes(&[1, 3, 4]));
-        assert_eq!(lacks(&quorums, &on(&[1], 8), 5), Some(1));
-        quorums.fetched(GROUP, NodeId(3), 7);
-        assert_eq!(lacks(&quorums, &on(&[1], 8), 5), None);
-        assert_eq!(lacks(&quorums, &on(&[1], 8), 8), Some(1), "its state is of before");
+        quorums.voters(GROUP, 11, &nodes(&[1, 4, 5]));
+        assert_eq!(lacks(&quorums, &on(&[4], 11), 8), Some(1));
+        quorums.fetched(GROUP, NodeId(1), 10);
+        assert_eq!(lacks(&quorums, &on(&[4], 11), 8), None);
+        assert_eq!(lacks(&quorums, &on(&[4], 11), 11), Some(1), "its state is of before");
     }
 
     #[test]

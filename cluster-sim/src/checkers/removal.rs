@@ -12,6 +12,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, OrgId};
 
 use super::{BlockSeen, Checker, Facts, Given, Governed, Moment, RawReplica, Seen};
+use crate::cluster::node_info;
 
 /// One channel.
 #[derive(Default)]
@@ -77,10 +78,11 @@ impl Removal {
         self.heights.insert((block.group, block.node), height);
     }
 
-    fn given(&self, facts: &Facts, group: GroupId, ways: (NodeId, NodeId), what: Given) -> Option<String> {
+    fn given(&self, group: GroupId, ways: (NodeId, NodeId), what: Given) -> Option<String> {
         let (node, to) = ways;
         let (channel, height) = (self.channels.get(&group)?, *self.heights.get(&(group, node))?);
-        let org = facts.genesis.nodes.iter().find(|info| info.id == to)?.org;
+        // Also of a node that the genesis did not have: whose it is never changes.
+        let org = node_info(to.0).org;
         let since = channel.ended(org, height)?;
         let late = match what {
             Given::Entries | Given::State => true,
@@ -99,7 +101,7 @@ impl Checker for Removal {
         "removal"
     }
 
-    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+    fn see(&mut self, _: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
         match seen {
             Seen::Founded(foundation) => {
                 self.channels.entry(foundation.group).or_default();
@@ -111,10 +113,45 @@ impl Checker for Removal {
             Seen::Left { node, group, .. } => {
                 self.heights.remove(&(*group, *node));
             }
-            Seen::Given { node, to, group, what } => found.extend(self.given(facts, *group, (*node, *to), *what)),
+            Seen::Given { node, to, group, what } => found.extend(self.given(*group, (*node, *to), *what)),
             _ => {}
         }
     }
 
     fn audit(&mut self, _: &Facts, _: Moment, _: &[RawReplica<'_>], _: &mut Vec<String>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::ids::Height;
+
+    use super::*;
+
+    #[test]
+    fn who_is_out_is_given_nothing_of_later_on_any_of_its_nodes() {
+        let group = GroupId::channel(0);
+        // The organisation of nodes 2, 5, 8, … goes at height 4, and comes back at height 9.
+        let turns = BTreeMap::from([(OrgId(2), vec![(4, false), (9, true)])]);
+        let channels = BTreeMap::from([(group, Channel { turns, ..Channel::default() })]);
+        for (what, height, to, given, late) in [
+            ("before it goes", 3, 2, Given::State, false),
+            ("when it has gone", 4, 2, Given::State, true),
+            ("to a node that was registered later", 4, 8, Given::Entries, true),
+            ("to another one's", 4, 1, Given::Entries, false),
+            ("a signature of when it went", 7, 5, Given::Signed(Height(4)), false),
+            ("a signature of later", 7, 5, Given::Signed(Height(5)), true),
+            ("when it is back", 9, 5, Given::State, false),
+        ] {
+            let heights = BTreeMap::from([((group, NodeId(0)), height)]);
+            let checker = Removal { channels: BTreeMap::new(), heights };
+            assert!(checker.given(group, (NodeId(0), NodeId(to)), given).is_none(), "{what}: of no channel");
+            let checker = Removal { channels: copied(&channels), ..checker };
+            assert_eq!(checker.given(group, (NodeId(0), NodeId(to)), given).is_some(), late, "{what}");
+        }
+    }
+
+    fn copied(channels: &BTreeMap<GroupId, Channel>) -> BTreeMap<GroupId, Channel> {
+        let copy = |channel: &Channel| Channel { turns: channel.turns.clone(), ..Channel::default() };
+        channels.iter().map(|(group, channel)| (*group, copy(channel))).collect()
+    }
 }

@@ -222,7 +222,8 @@ pub enum Seen {
         /// The nodes that vote.
         voters: Vec<NodeId>,
     },
-    /// A key is gone from a node for good: another one took its place. Told when the node runs.
+    /// A key is gone from a node's disk for good: another one took its place. Told in the moment in which it is gone, also of
+    /// a node that loses power.
     KeyGone {
         /// Where.
         node: NodeId,

@@ -160,13 +160,13 @@ impl Replica {
         self.uncertified_handover().and_then(signs).is_some_and(|before| before.index_of(node).is_some())
     }
 
-    /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log,
-    /// and its signature is not needed for a block that hands over.
+    /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log, those who vote
+    /// have all that it may have been counted for, and its signature is not needed for a block that hands over.
     #[must_use]
     pub fn goes_on_without(&self, node: NodeId) -> bool {
         let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return false };
         let role = live.engine.role();
         let others = role.voters.iter().chain(&role.learners).all(|other| seat::node_of(*other) != node);
-        others && self.uncertified_handover().is_none()
+        others && live.engine.voters_settled() && self.uncertified_handover().is_none()
     }
 }

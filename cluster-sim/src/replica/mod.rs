@@ -162,6 +162,16 @@ impl Engine {
         }
     }
 
+    /// Whether those who vote by its role have all that was ordered by others. Production changes voters by a joint
+    /// configuration, whose second part is there only when they have.
+    fn voters_settled(&self) -> bool {
+        match self {
+            Self::Local(replica) => replica.voters_settled(),
+            Self::Bft(_) => true,
+            Self::Between(_) => false,
+        }
+    }
+
     fn member(&self) -> Option<&bft::Member> {
         match self {
             Self::Local(_) | Self::Between(_) => None,

@@ -181,6 +181,13 @@ impl LocalReplica {
         self.log.term_at(index)
     }
 
+    /// Whether the last change of the voters in its log is applied here, so that most of those who vote by it have all that
+    /// was ordered before: only then is nobody counted on any more who voted until then.
+    #[must_use]
+    pub fn voters_settled(&self) -> bool {
+        self.changes.last().is_none_or(|index| *index <= self.applied)
+    }
+
     fn is_majority(&self, count: usize) -> bool {
         count * 2 > self.voters.len()
     }

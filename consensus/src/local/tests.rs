@@ -332,6 +332,30 @@ fn who_takes_itself_out_and_is_alone_with_that_ends_it() {
     assert!(world.history.values().any(|committed| committed.payload == change));
 }
 
+/// Whoever it leaves out may have been counted for what stands before it.
+#[test]
+fn voters_are_settled_once_their_change_is_applied() {
+    let mut world = World::new(3, 5);
+    world.heal(3);
+    let leader = world.leader().expect("it is healed");
+    assert!(world.replicas[leader].voters_settled(), "nobody has changed them");
+    let stay: Vec<NodeId> = (0..3).filter(|id| *id != (leader + 1) % 3).map(|id| NodeId(id as u32)).collect();
+    world.step(leader, Input::Voters(stay.clone()));
+    assert_eq!(world.replicas[leader].role().voters, stay, "a leader counts by its log");
+    assert!(!world.replicas[leader].voters_settled());
+    world.sync(leader, usize::MAX);
+    assert!(!world.replicas[leader].voters_settled(), "it is on its own disk alone");
+    for _ in 0..20 {
+        world.now += 5;
+        world.step(leader, Input::Tick);
+        for (from, to, message) in std::mem::take(&mut world.network) {
+            world.step(to.0 as usize, Input::Message(from, message));
+            world.sync(to.0 as usize, usize::MAX);
+        }
+    }
+    assert!(world.replicas[leader].voters_settled(), "most of those who stay have it");
+}
+
 /// Paper §5.4.2, figure 8: an entry of an earlier term is committed with one of the own term only.
 #[test]
 fn an_old_entry_on_a_majority_is_not_committed_alone() {

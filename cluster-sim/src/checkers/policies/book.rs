@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use channel::policy::Item;
 use channel::state::MemberRecord;
 use channel::{
     Change, Charter, Command, Outcome, Phase, Policy, ProposalState, Quorum, Role, SignedCommand, Subject, Target,
@@ -14,7 +13,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
 use sha2::{Digest, Sha256};
 
-use crate::checkers::Facts;
+use crate::checkers::{Facts, electors};
 
 struct Proposed {
     change: Change,
@@ -116,27 +115,7 @@ impl Book {
 
     /// Whether a policy holds when these admins have approved.
     fn holds(&self, policy: &Policy, approved: &BTreeSet<OrgId>) -> bool {
-        let says =
-            |org: &OrgId, role: Role| role == Role::Admin && self.members.contains_key(org) && approved.contains(org);
-        let (quorum, items) = match policy {
-            Policy::One(elector) => return says(&elector.org, elector.role),
-            Policy::Rule { quorum, items } => (quorum, items),
-        };
-        let mut answers: Vec<bool> = Vec::new();
-        for item in items {
-            match item {
-                Item::Each(role) => answers.extend(self.members.keys().map(|org| says(org, *role))),
-                Item::Sub(part) => answers.push(self.holds(part, approved)),
-            }
-        }
-        let yes = answers.iter().filter(|answer| **answer).count();
-        !answers.is_empty()
-            && match quorum {
-                Quorum::Any => yes > 0,
-                Quorum::All => yes == answers.len(),
-                Quorum::Majority => 2 * yes > answers.len(),
-                Quorum::AtLeast(count) => yes >= usize::from(*count),
-            }
+        electors::holds(policy, &self.members.keys().copied().collect(), approved)
     }
 
     fn counts(&self, org: OrgId, key: &PublicKey) -> bool {

@@ -9,7 +9,7 @@
 //! Where seats move, the members that a replica knows may all have left: it asks those, too, that have a seat by the registry,
 //! as production's `others` does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +40,23 @@ pub(in crate::replica) const KEPT_ENTRIES: u64 = 24;
 const ASK_MS: u64 = 60;
 /// Between two looks of one with a vote, in which a group makes an entry also when it has nothing to do.
 const LOOK_MS: u64 = 500;
+
+/// Whom a member asks that has heard of a later stint from another one: that one, and when its log begins too late, all the
+/// others and those that it does not know, until more than may lie have said so. Most may never speak to it by themselves, as
+/// when the group has gone over to Raft, where its leader alone does. `beyond` are those who have said so.
+fn whom(
+    (own, ahead): (NodeId, NodeId),
+    committee: &Committee,
+    beyond: &BTreeSet<NodeId>,
+    strangers: &[NodeId],
+) -> Vec<NodeId> {
+    let tolerated = committee.engine.tolerated(committee.members.len());
+    if !beyond.contains(&ahead) || beyond.len() > tolerated {
+        return vec![ahead];
+    }
+    let others = committee.members.iter().map(|member| member.node).chain(strangers.iter().copied());
+    others.filter(|node| *node != own && !beyond.contains(node)).collect()
+}
 
 impl Replica {
     /// One that has no vote asks the members in turn, and votes as soon as nobody can rely on what it has forgotten.
@@ -92,19 +109,12 @@ impl Replica {
         }
     }
 
-    /// Whom a member asks that has heard of a later stint from a node: that one, and when its log begins too late, all the
-    /// others, until more than may lie have said so. Most may never speak to it by themselves, as when the group has gone over
-    /// to Raft, where its leader alone does.
+    /// Whom a member asks that has heard of a later stint from a node.
     pub(in crate::replica) fn asked_about(&self, ahead: NodeId) -> Vec<NodeId> {
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return vec![ahead] };
-        let (committee, beyond) = (&member.committee, &member.beyond);
-        let tolerated = committee.engine.tolerated(committee.members.len());
-        if !beyond.contains(&ahead) || beyond.len() > tolerated {
-            return vec![ahead];
-        }
-        let members = committee.members.iter().map(|member| member.node);
-        let others = members.chain(self.strangers(committee));
-        others.filter(|node| *node != self.node && !beyond.contains(node)).collect()
+        let committee = &member.committee;
+        let strangers: Vec<NodeId> = self.strangers(committee).collect();
+        whom((self.node, ahead), committee, &member.beyond, &strangers)
     }
 
     fn begin_to_vote(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
@@ -310,5 +320,58 @@ impl Replica {
         let chain = Box::new(chain);
         jobs.push_back(Job::Bft(Event::Input(Input::Installed { chain, committee })));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::committee::{Engine, Member};
+    use ledger::ids::{Epoch, GroupId, Incarnation, OrgId};
+
+    use super::*;
+    use crate::cluster::node_key;
+
+    fn committee(members: u32) -> Committee {
+        let member = |node| Member { node, org: OrgId(0), key: node_key(node).public() };
+        let members = (0..members).map(NodeId).map(member).collect();
+        Committee::of(Engine::Bft, GroupId::shard(0), Incarnation(0), Epoch(0), members)
+    }
+
+    fn nodes<T: FromIterator<NodeId>>(nodes: &[u32]) -> T {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    /// Node 0 has heard of a later stint from node 1.
+    #[test]
+    fn who_hears_that_one_log_begins_too_late_asks_the_others_until_more_than_may_lie_have_said_so() {
+        for (members, beyond, strangers, asked) in [
+            (7, &[][..], &[][..], &[1][..]),
+            (7, &[2][..], &[][..], &[1][..]),
+            (7, &[1][..], &[][..], &[2, 3, 4, 5, 6][..]),
+            (7, &[1, 4][..], &[][..], &[2, 3, 5, 6][..]),
+            (7, &[1, 4][..], &[8, 9][..], &[2, 3, 5, 6, 8, 9][..]),
+            (7, &[1, 8][..], &[8, 9][..], &[2, 3, 4, 5, 6, 9][..]),
+            (7, &[1, 4, 5][..], &[8, 9][..], &[1][..]),
+            (4, &[1][..], &[][..], &[2, 3][..]),
+            (4, &[1, 2][..], &[][..], &[1][..]),
+        ] {
+            let strangers: Vec<NodeId> = nodes(strangers);
+            let found = whom((NodeId(0), NodeId(1)), &committee(members), &nodes(beyond), &strangers);
+            assert_eq!(found, nodes::<Vec<NodeId>>(asked), "of {members} members {beyond:?} begin too late");
+        }
+    }
+
+    /// The leader of Raft alone speaks to a member that has missed the change to it: of seven it takes three words to fetch a
+    /// state, and of four two.
+    #[test]
+    fn a_member_to_which_a_leader_alone_speaks_comes_to_fetch_a_state() {
+        for members in [4, 7] {
+            let committee = committee(members);
+            let mut beyond = BTreeSet::new();
+            for _ in 0..2 {
+                beyond.extend(whom((NodeId(0), NodeId(1)), &committee, &beyond, &[]));
+            }
+            assert!(beyond.len() > committee.engine.tolerated(committee.members.len()), "of {members}: {beyond:?}");
+        }
     }
 }
