@@ -51,7 +51,7 @@ pub mod world;
 
 pub use config::SimConfig;
 pub use eventlog::EventLog;
-pub use liars::Lie;
+pub use liars::{Lie, Ruse};
 pub use report::{Coverage, SimReport};
 pub use sabotage::Sabotage;
 pub use scenario::Scenario;

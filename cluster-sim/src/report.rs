@@ -1,5 +1,7 @@
 //! What a run tells.
 
+use std::collections::BTreeMap;
+
 use beacon::BeaconCommand;
 use channel::{Command as Act, Outcome as Done};
 use cross_shard::Message;
@@ -286,6 +288,8 @@ pub struct SimReport {
     pub events: u64,
     /// What was tested.
     pub coverage: Coverage,
+    /// What liars have done that has a name, and how often ([`crate::liars::Ruse`]).
+    pub ruses: BTreeMap<String, u64>,
     /// The last events before the first violation, if the run was recorded.
     pub tail: Vec<String>,
     /// The command that repeats the run, when something was violated.

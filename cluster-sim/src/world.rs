@@ -26,7 +26,7 @@ use crate::council::{Council, Renewal, Ruling, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
-use crate::liars::{self, Cast, Liar};
+use crate::liars::{self, Cast, Liar, Ruse};
 use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
@@ -83,6 +83,8 @@ pub(crate) struct World {
     pub(crate) decided: BTreeMap<GroupId, u64>,
     /// Who lies.
     pub(crate) liars: Cast,
+    /// What they have done that has a name, and how often.
+    pub(crate) ruses: BTreeMap<Ruse, u64>,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
     /// Groups that were founded while the cluster ran.
@@ -258,6 +260,7 @@ impl World {
             certified: BTreeMap::new(),
             decided: BTreeMap::new(),
             liars,
+            ruses: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             founding,
             foundations: BTreeSet::new(),
@@ -628,7 +631,12 @@ impl World {
                     self.coverage.later_rounds += u64::from(decided.round > 0);
                 }
             }
-            BftSeen::Lied { count, .. } => self.coverage.lies += count,
+            BftSeen::Lied { deeds, .. } => {
+                self.coverage.lies += deeds.lies;
+                for ruse in &deeds.ruses {
+                    *self.ruses.entry(*ruse).or_default() += 1;
+                }
+            }
             BftSeen::Evidence { .. } => self.coverage.evidence += 1,
             BftSeen::Turn { node, group, leads, index, round } => {
                 self.note(|| format!("n{node} {group} leads: {leads}, entry {index}, round {round}"));

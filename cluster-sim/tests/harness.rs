@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Instant;
 
-use cluster_sim::{Lie, Sabotage, Scenario, SimConfig, SimReport, run};
+use cluster_sim::{Lie, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
 use support::{assert_passed, on_all_cores};
 
@@ -93,30 +93,72 @@ fn every_bug_that_is_put_back_is_found() {
     assert!(missed.is_empty(), "{SEEDS} seeds did not find {missed:?}");
 }
 
-/// Every way to lie, often enough to meet each kind of trouble, also in groups of seven.
+/// A run in which members lie, in shards of so many members on so many nodes.
+fn lied_to(lie: Lie, scenario: Scenario, shards: u32, (replicas, nodes): (u16, u32)) -> SimConfig {
+    SimConfig {
+        scenario: Some(scenario),
+        consensus: Some(Engine::Bft),
+        lie: Some(lie),
+        shards: Some(shards),
+        replicas: Some(replicas),
+        nodes: Some(nodes),
+        transactions: Some(30),
+        ..SimConfig::default()
+    }
+}
+
+/// Every way to lie, under every kind of trouble, also in groups of seven; and each of them lies.
 #[test]
 fn no_liar_does_harm_in_groups_that_outlive_it() {
-    let usual = Lie::ALL.iter().filter(|lie| **lie != Lie::Conspirator);
+    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| *lie != Lie::Conspirator).collect();
+    // Where a node is gone for good nobody lies.
+    let all: Vec<Scenario> = Scenario::ALL.iter().copied().filter(|scenario| *scenario != Scenario::Minority).collect();
+    // Who forgets needs the power to fail.
+    let power = [Scenario::Crashes, Scenario::Storm];
     let shapes = [(4, 5), (7, 8)];
-    let runs: Vec<(Lie, (u16, u32), u64)> = usual
-        .flat_map(|lie| shapes.map(|shape| (*lie, shape)))
-        .flat_map(|(lie, shape)| (0..4).map(move |_| (lie, shape)))
-        .zip(3_000..)
-        .map(|((lie, shape), seed)| (lie, shape, seed))
+    let kinds = usual.iter().flat_map(|lie| shapes.map(|shape| (*lie, shape)));
+    let runs: Vec<(Lie, (u16, u32), Scenario, u64)> = kinds
+        .clone()
+        .flat_map(|kind| std::iter::repeat_n(kind, 4))
+        .enumerate()
+        .map(|(at, (lie, shape))| {
+            let troubles = if lie == Lie::Forgetful { &power[..] } else { &all[..] };
+            (lie, shape, troubles[at % troubles.len()], 3_000 + at as u64)
+        })
         .collect();
-    let reports = on_all_cores(&runs, |(lie, (replicas, nodes), seed)| {
-        let config = SimConfig {
-            consensus: Some(Engine::Bft),
-            lie: Some(*lie),
-            shards: Some(2),
-            replicas: Some(*replicas),
-            nodes: Some(*nodes),
-            transactions: Some(30),
-            ..SimConfig::default()
-        };
-        run(*seed, &config)
-    });
+    let reports = on_all_cores(&runs, |(lie, shape, scenario, seed)| run(*seed, &lied_to(*lie, *scenario, 2, *shape)));
     reports.iter().for_each(assert_passed);
+    for kind in kinds {
+        let own = runs.iter().zip(&reports).filter(|((lie, shape, ..), _)| (*lie, *shape) == kind);
+        let told: Vec<u64> = own.map(|(_, report)| report.coverage.lies).collect();
+        // A run may end before a liar has led, or lost power; but one that acts does so again and again.
+        let lies: u64 = told.iter().sum();
+        assert!(lies >= told.len() as u64, "{kind:?}: {told:?} lies");
+    }
+}
+
+/// What bad proposers and forgers do, each of it often enough. Whoever is caught proposing what nobody votes for does not lead
+/// for a while, so it takes many groups to meet all of it.
+#[test]
+fn all_that_bad_proposers_and_forgers_do_is_met_and_does_no_harm() {
+    let troubles = [Scenario::Leaders, Scenario::Storm, Scenario::Crashes];
+    let kinds = [(Lie::BadProposer, 28), (Lie::Forger, 4)];
+    let runs: Vec<(Lie, Scenario, u64)> = kinds
+        .into_iter()
+        .flat_map(|(lie, count)| troubles.into_iter().cycle().take(count).map(move |scenario| (lie, scenario)))
+        .zip(16_000..)
+        .map(|((lie, scenario), seed)| (lie, scenario, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(lie, scenario, seed)| run(*seed, &lied_to(*lie, *scenario, 4, (4, 5))));
+    reports.iter().for_each(assert_passed);
+    let met = |ruse: &Ruse| reports.iter().filter_map(|report| report.ruses.get(ruse.name())).sum::<u64>();
+    let counts: Vec<(&str, u64)> = Ruse::ALL.iter().map(|ruse| (ruse.name(), met(ruse))).collect();
+    println!("{counts:?}");
+    assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+    for ((lie, ..), report) in runs.iter().zip(&reports) {
+        let mut others = Ruse::ALL.iter().filter(|ruse| ruse.of() != *lie);
+        assert!(others.all(|ruse| !report.ruses.contains_key(ruse.name())), "seed {}", report.seed);
+    }
 }
 
 /// Both ways and under every kind of trouble, with groups of four, five and seven, and in them members that lie under the

@@ -13,7 +13,7 @@ use rand::Rng;
 use shard_node::core::entry::{ENTRY_VERSION, Entry};
 use shard_node::core::peer::PeerMessage;
 
-use super::{Liar, Scene};
+use super::{Liar, Ruse, Scene};
 use crate::cluster::node_key;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
@@ -23,10 +23,10 @@ impl Liar {
     pub(super) fn forge(&mut self, scene: &Scene<'_>, said: &mut Vec<(NodeId, Wire)>) {
         let Some(to) = self.anybody(scene) else { return };
         let (index, round) = (scene.chain.index + 1, scene.round);
-        self.lies += 1;
         match self.draw(4) {
             0 => self.forge_decided(scene, to, None, said),
             1 => {
+                self.did(Ruse::Votes);
                 // A vote of everybody, none of which is theirs.
                 let kind = [BallotKind::Prevote, BallotKind::Precommit][self.draw(2) as usize];
                 let value = Some(Hash32(self.rng.random()));
@@ -34,16 +34,18 @@ impl Liar {
                 said.extend(ballots.into_iter().map(|signed| (to, scene.wire(Message::Ballot(signed)))));
             }
             2 => {
-                let (quorum, kind) = [
-                    (Quorum::Polka, BallotKind::Prevote),
-                    (Quorum::Precommits, BallotKind::Precommit),
-                    (Quorum::Skip, BallotKind::Prevote),
+                let (ruse, quorum, kind) = [
+                    (Ruse::Polka, Quorum::Polka, BallotKind::Prevote),
+                    (Ruse::Precommits, Quorum::Precommits, BallotKind::Precommit),
+                    (Ruse::Skip, Quorum::Skip, BallotKind::Prevote),
                 ][self.draw(3) as usize];
+                self.did(ruse);
                 let value = Some(Hash32(self.rng.random()));
                 let ballots = self.of_everybody(scene, scene.ballot(index, round + 1, kind, value));
                 said.push((to, scene.wire(Message::Ballots(quorum, ballots))));
             }
             _ => {
+                self.did(Ruse::Certificate);
                 let certificate = self.certificate(scene);
                 let (group, message) = (scene.committee.group, Box::new(PeerMessage::Certified(certificate)));
                 said.push((to, Wire::Peer { group, message }));
@@ -69,7 +71,7 @@ impl Liar {
         asked: Option<Decided>,
         said: &mut Vec<(NodeId, Wire)>,
     ) {
-        self.lies += 1;
+        self.did(Ruse::DecidedValue);
         let round = 0;
         let batch = Entry { version: ENTRY_VERSION, stamp_ms: scene.time, commands: Vec::new() }.encode();
         let value = Value {

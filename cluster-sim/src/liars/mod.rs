@@ -4,12 +4,14 @@
 //! or something else, with the node's own key and no other. What it hears it may use later. Everything else about
 //! its node is honest: its state, its disk, its other groups. So the machine inside comes to what its group decides.
 //!
-//! [`Lie`] names the kinds; `proposals`, `votes`, `forger`, `replayer` and `twin` carry them out. Which replicas lie is
-//! drawn from the seed before a run: no more of a group than it tolerates, unless a run is about that.
+//! [`Lie`] names the kinds; `proposals`, `votes`, `forger`, `replayer` and `twin` carry them out, and [`ruses`] has what was
+//! done of those that do several things. Which replicas lie is drawn from the seed before a run: no more of a group than it
+//! tolerates, unless a run is about that.
 
 mod forger;
 mod proposals;
 mod replayer;
+pub mod ruses;
 mod twin;
 mod votes;
 
@@ -34,6 +36,7 @@ use crate::schedule::Fault;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
 
+pub use ruses::{Deeds, Ruse};
 use twin::Twin;
 
 macro_rules! lies {
@@ -181,8 +184,8 @@ pub struct Liar {
     rng: ChaCha8Rng,
     /// Others of its kind in its group.
     fellows: BTreeSet<NodeId>,
-    /// How often it has lied.
-    pub(crate) lies: u64,
+    /// What it has done since somebody asked last.
+    deeds: Deeds,
     /// The entry that its machine has made values for.
     index: u64,
     /// These values, and others in their places.
@@ -206,7 +209,7 @@ impl Liar {
             lie,
             rng: ChaCha8Rng::seed_from_u64(seed),
             fellows,
-            lies: 0,
+            deeds: Deeds::default(),
             index: 0,
             instead: BTreeMap::new(),
             proposed: BTreeMap::new(),
@@ -250,7 +253,7 @@ impl Liar {
     pub(crate) fn crash(&mut self) {
         self.held.clear();
         self.twin = None;
-        self.lies += u64::from(self.lie == Lie::Forgetful);
+        self.deeds.lies += u64::from(self.lie == Lie::Forgetful);
     }
 
     /// Another engine takes over, under which nobody lies.
@@ -270,9 +273,9 @@ impl Liar {
             Lie::DoubleVoter => self.vote_twice(scene, to, message, said),
             Lie::Conspirator => self.conspire(scene, to, message, said),
             Lie::Lingerer => self.linger(scene, to, message, said),
-            Lie::Silent => self.lies += 1,
+            Lie::Silent => self.deeds.lies += 1,
             Lie::Slow => {
-                self.lies += 1;
+                self.deeds.lies += 1;
                 let due = Tick(scene.now.0 + u64::from(100 + self.draw(700)));
                 self.held.push_back((due, to, scene.wire(message)));
             }
@@ -296,7 +299,7 @@ impl Liar {
             Lie::Replayer => self.remember(message),
             Lie::Twins => {
                 if let Some(twin) = &mut self.twin {
-                    self.lies += twin.hear(scene, from, message, said);
+                    self.deeds.lies += twin.hear(scene, from, message, said);
                 }
             }
             Lie::DoubleVoter => self.note_proposal(message),
@@ -307,7 +310,7 @@ impl Liar {
     /// Its node is told what was decided.
     pub(crate) fn told(&mut self, scene: &Scene<'_>, from: NodeId, values: &[Decided], said: &mut Vec<(NodeId, Wire)>) {
         if let Some(twin) = &mut self.twin {
-            self.lies += twin.decided(scene, from, values, said);
+            self.deeds.lies += twin.decided(scene, from, values, said);
         }
     }
 
@@ -315,7 +318,7 @@ impl Liar {
     pub(crate) fn answer(&mut self, scene: &Scene<'_>, to: NodeId, answer: BftWire, said: &mut Vec<(NodeId, Wire)>) {
         let lie = self.lie;
         match lie {
-            Lie::Silent => self.lies += 1,
+            Lie::Silent => self.deeds.lies += 1,
             Lie::Forger if self.draw(2) == 0 => {
                 let asked = if let BftWire::Answer { values, .. } = answer { values } else { None };
                 self.forge_decided(scene, to, asked.into_iter().flatten().next(), said);
@@ -339,7 +342,7 @@ impl Liar {
             Lie::Replayer if self.draw(25) == 0 => self.replay(scene, said),
             Lie::Twins => {
                 if let Some(twin) = &mut self.twin {
-                    self.lies += twin.tick(scene, said);
+                    self.deeds.lies += twin.tick(scene, said);
                 }
             }
             _ => {}

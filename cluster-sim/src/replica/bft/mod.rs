@@ -516,11 +516,9 @@ impl Replica {
                 log: &self.disk.durable().entries,
                 fit: &fit,
             };
-            let before = liar.lies;
             step(&mut liar, &scene, &mut said);
-            if liar.lies > before {
-                let count = liar.lies - before;
-                out.push(Effect::Saw(Seen::Bft(BftSeen::Lied { node: self.node, group: self.group, count })));
+            if let Some(deeds) = liar.confess() {
+                out.push(Effect::Saw(Seen::Bft(BftSeen::Lied { node: self.node, group: self.group, deeds })));
             }
         }
         self.beside.liar = Some(liar);
