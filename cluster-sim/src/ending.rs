@@ -482,6 +482,7 @@ impl World {
             events: self.events,
             coverage: self.coverage,
             ruses: self.ruses.iter().map(|(ruse, count)| (ruse.name().to_owned(), *count)).collect(),
+            overdrafts_refused: self.overdrafts_refused,
             tail: Vec::new(),
             reproduce,
         };

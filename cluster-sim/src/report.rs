@@ -290,6 +290,8 @@ pub struct SimReport {
     pub coverage: Coverage,
     /// What liars have done that has a name, and how often ([`crate::liars::Ruse`]).
     pub ruses: BTreeMap<String, u64>,
+    /// Payments of more than there is that liars have made, and that were executed and rejected for that.
+    pub overdrafts_refused: u64,
     /// The last events before the first violation, if the run was recorded.
     pub tail: Vec<String>,
     /// The command that repeats the run, when something was violated.

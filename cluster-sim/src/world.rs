@@ -13,12 +13,14 @@ use ledger::committee::{Committee, Engine};
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
 use ledger::layout::Layout;
+use ledger::receipt::{Outcome, Receipt};
+use ledger::reject::Reject;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use shard_node::core::peer::PeerMessage;
 
-use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen, own};
+use crate::checkers::{BftSeen, BlockSeen, Checkers, Facts, Given, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
@@ -85,6 +87,8 @@ pub(crate) struct World {
     pub(crate) liars: Cast,
     /// What they have done that has a name, and how often.
     pub(crate) ruses: BTreeMap<Ruse, u64>,
+    /// Payments of more than there is that liars have made, and that were executed and rejected for that.
+    pub(crate) overdrafts_refused: u64,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
     /// Groups that were founded while the cluster ran.
@@ -261,6 +265,7 @@ impl World {
             decided: BTreeMap::new(),
             liars,
             ruses: BTreeMap::new(),
+            overdrafts_refused: 0,
             outcomes: BTreeMap::new(),
             founding,
             foundations: BTreeSet::new(),
@@ -515,7 +520,7 @@ impl World {
                     *highest = height;
                     self.coverage.of_block(block);
                     self.council.lapses.see(block, &mut self.coverage);
-                    self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
+                    self.resolved(block);
                     if let (GroupId::BEACON, Some(layout)) = (block.group, &block.layout) {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
@@ -543,7 +548,7 @@ impl World {
                 self.note(|| format!("client decides #{operation}: committed {committed}"));
             }
             Seen::Applied { .. } => self.coverage.applied += 1,
-            Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
+            Seen::Refused { reject: Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Bft(seen) => self.saw_bft(seen),
             Seen::Stint { node, group, engine, stint } => {
                 self.coverage.stints += 1;
@@ -597,6 +602,16 @@ impl World {
             self.checkers.see(&Seen::Bft(BftSeen::Clock(now)));
         }
         self.checkers.see(seen);
+    }
+
+    /// What became of transactions, of the load and of liars.
+    fn resolved(&mut self, block: &BlockSeen) {
+        let overdrafts = &self.checkers.facts().overdrafts;
+        let made = |line: &&Receipt| overdrafts.contains(&line.txid);
+        let refused = |line: &&Receipt| matches!(line.outcome, Outcome::Rejected(Reject::InsufficientFunds));
+        self.overdrafts_refused += block.receipts.iter().filter(made).filter(refused).count() as u64;
+        let sent = block.receipts.iter().filter(|line| !made(line));
+        self.outcomes.extend(sent.map(|line| (line.txid, own::committed(line))));
     }
 
     /// Where two headers of a height are certified, those who hold the certificates bring them to the beacon.
@@ -685,7 +700,7 @@ impl World {
 }
 
 /// One line about a block, for the event log.
-fn describe(block: &crate::checkers::BlockSeen) -> String {
+fn describe(block: &BlockSeen) -> String {
     let mut text = format!("n{} {} height {}", block.node, block.group, block.header.height);
     for (txid, decision) in &block.votes {
         text.push_str(&format!(", votes {decision:?} on {txid}"));

@@ -159,6 +159,10 @@ fn all_that_bad_proposers_and_forgers_do_is_met_and_does_no_harm() {
         let mut others = Ruse::ALL.iter().filter(|ruse| ruse.of() != *lie);
         assert!(others.all(|ruse| !report.ruses.contains_key(ruse.name())), "seed {}", report.seed);
     }
+    // Members vote for an overdraft, and it comes to nothing when it is executed; one that is made may also be lost.
+    let refused: u64 = reports.iter().map(|report| report.overdrafts_refused).sum();
+    println!("{refused} overdrafts were executed and rejected");
+    assert!(refused > 0 && refused <= met(&Ruse::Overdraft), "{refused} overdrafts were rejected");
 }
 
 /// Both ways and under every kind of trouble, with groups of four, five and seven, and in them members that lie under the

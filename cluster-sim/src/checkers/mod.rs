@@ -36,7 +36,7 @@ pub mod seen;
 pub mod stints;
 pub mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use consensus::local::LocalLog;
@@ -115,6 +115,8 @@ pub struct Facts {
     pub keys_change: bool,
     /// Whether the cluster comes to decide by other policies.
     pub policies_change: bool,
+    /// Payments that are in no load: of more than there is, signed by a liar in somebody's name.
+    pub overdrafts: BTreeSet<TxId>,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -154,6 +156,7 @@ impl Facts {
             nodes_come_and_go: false,
             keys_change: false,
             policies_change: false,
+            overdrafts: BTreeSet::new(),
             committees: BTreeMap::new(),
         };
         let first = Rc::clone(&facts.genesis);
@@ -165,10 +168,11 @@ impl Facts {
         self.committees.insert((committee.group, committee_hash(committee)), committee.clone());
     }
 
-    /// What is to be known of committees before anything is judged.
+    /// What is to be known of committees, and of what liars have made, before anything is judged.
     fn learn(&mut self, seen: &Seen) {
         match seen {
             Seen::Founded(foundation) => self.know(&foundation.committee),
+            Seen::Bft(BftSeen::Lied { deeds, .. }) => self.overdrafts.extend(&deeds.overdrafts),
             Seen::Block(block) if block.group == GroupId::BEACON => {
                 if let Some(layout) = &block.layout {
                     self.lines.learn(layout);

@@ -1,5 +1,5 @@
 //! A member that makes things up: ballots and quorums of others, decided values with a proof of something else,
-//! certificates of blocks that are none. Those who have left its group lend it their keys.
+//! certificates of blocks that are none; mail, too (`mail`). Those who have left its group lend it their keys.
 
 use bytes::Bytes;
 use consensus::bft::{Body, Decided, Message, Quorum, VALUE_VERSION, Value};
@@ -10,6 +10,7 @@ use ledger::hash::Hash32;
 use ledger::header::{HEADER_VERSION, Header};
 use ledger::ids::{Height, LayoutVersion, NodeId};
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use shard_node::core::entry::{ENTRY_VERSION, Entry};
 use shard_node::core::peer::PeerMessage;
 
@@ -46,7 +47,7 @@ impl Liar {
             }
             _ => {
                 self.did(Ruse::Certificate);
-                let certificate = self.certificate(scene);
+                let certificate = scene.certificate(&mut self.rng, |_| {});
                 let (group, message) = (scene.committee.group, Box::new(PeerMessage::Certified(certificate)));
                 said.push((to, Wire::Peer { group, message }));
             }
@@ -114,32 +115,36 @@ impl Liar {
             enough.then(|| Decided { value: value.clone(), round, signatures })
         })
     }
+}
 
-    /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.
-    fn certificate(&mut self, scene: &Scene<'_>) -> Certificate {
-        let header = Header {
+impl Scene<'_> {
+    /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all. `change` says what is
+    /// in the block.
+    pub(super) fn certificate(&self, rng: &mut ChaCha8Rng, change: impl FnOnce(&mut Header)) -> Certificate {
+        let mut header = Header {
             version: HEADER_VERSION,
-            cluster: scene.cluster,
-            group: scene.committee.group,
-            incarnation: scene.committee.incarnation,
-            height: Height(1 + u64::from(self.draw(200))),
-            parents: vec![Hash32(self.rng.random())],
-            time_ms: scene.time,
+            cluster: self.cluster,
+            group: self.committee.group,
+            incarnation: self.committee.incarnation,
+            height: Height(1 + u64::from(rng.random_range(0..200_u32))),
+            parents: vec![Hash32(rng.random())],
+            time_ms: self.time,
             layout_version: LayoutVersion(1),
             batch_root: Hash32::default(),
             receipts_root: Hash32::default(),
-            state_root: Hash32(self.rng.random()),
+            state_root: Hash32(rng.random()),
             outbox_root: Hash32::default(),
             inbox_cursors_root: Hash32::default(),
             value_flow: Vec::new(),
             congestion: Vec::new(),
-            committee_hash: scene.committee.hash(),
-            next_committee_hash: scene.committee.hash(),
+            committee_hash: self.committee.hash(),
+            next_committee_hash: self.committee.hash(),
             flags: 0,
         };
-        let own = node_key(scene.node).sign(&header.hash());
-        let signature = |node: NodeId| if node == scene.node { own } else { Signature([5; 64]) };
-        let nodes = scene.committee.members.iter().map(|member| member.node);
+        change(&mut header);
+        let own = node_key(self.node).sign(&header.hash());
+        let signature = |node: NodeId| if node == self.node { own } else { Signature([5; 64]) };
+        let nodes = self.committee.members.iter().map(|member| member.node);
         Certificate { version: 1, signatures: nodes.map(|node| (node, signature(node))).collect(), header }
     }
 }

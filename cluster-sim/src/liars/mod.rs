@@ -4,11 +4,13 @@
 //! or something else, with the node's own key and no other. What it hears it may use later. Everything else about
 //! its node is honest: its state, its disk, its other groups. So the machine inside comes to what its group decides.
 //!
-//! [`Lie`] names the kinds; `proposals`, `votes`, `forger`, `replayer` and `twin` carry them out, and [`ruses`] has what was
-//! done of those that do several things. Which replicas lie is drawn from the seed before a run: no more of a group than it
+//! [`Lie`] names the kinds; `proposals`, `overdraft`, `votes`, `forger`, `mail`, `replayer` and `twin` carry them out, and
+//! [`ruses`] has what was done of those that do several things. Which replicas lie is drawn from the seed before a run: no more of a group than it
 //! tolerates, unless a run is about that.
 
 mod forger;
+mod mail;
+mod overdraft;
 mod proposals;
 mod replayer;
 pub mod ruses;
@@ -30,6 +32,7 @@ use ledger::ids::{ClusterId, GroupId, NodeId, Tick, TimeMs};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use storage::mem::MemKv;
 
 use crate::cluster::node_key;
 use crate::schedule::Fault;
@@ -65,9 +68,10 @@ lies! {
     Silent = "silent";
     /// Says everything late.
     Slow = "slow";
-    /// Proposes what no honest member would: bad signatures, a wrong parent, time, place or proposer, garbage, too much.
+    /// Proposes what no honest member would: bad signatures, a wrong parent, time, place or proposer, garbage, too much, what
+    /// nobody has.
     BadProposer = "bad-proposer";
-    /// Makes up ballots of others, quorums, decided values and certificates.
+    /// Makes up ballots of others, quorums, decided values, certificates and mail.
     Forger = "forger";
     /// Says again what was said long ago, by anybody, also as if under an incarnation that has ended.
     Replayer = "replayer";
@@ -115,6 +119,11 @@ impl FromStr for Lie {
     }
 }
 
+/// The stream of a liar's seed from which it draws what it does of late.
+const MORE_STREAM: u64 = 19;
+/// A forger makes mail up in one of so many ticks.
+const MAIL_EVERY_TICKS: u32 = 50;
+
 /// What a liar sees of its replica.
 pub(crate) struct Scene<'a> {
     pub(crate) now: Tick,
@@ -129,6 +138,8 @@ pub(crate) struct Scene<'a> {
     /// The round that its machine is in.
     pub(crate) round: u32,
     pub(crate) log: &'a [LocalEntry],
+    /// The state behind the last block.
+    pub(crate) kv: &'a MemKv,
     /// Whether an honest member here would vote for a batch, and whether its time does not matter.
     pub(crate) fit: &'a dyn Fn(&[u8], bool) -> bool,
 }
@@ -182,6 +193,8 @@ struct Instead {
 pub struct Liar {
     lie: Lie,
     rng: ChaCha8Rng,
+    /// What is drawn about mail and money, which came later.
+    more: ChaCha8Rng,
     /// Others of its kind in its group.
     fellows: BTreeSet<NodeId>,
     /// What it has done since somebody asked last.
@@ -205,9 +218,12 @@ pub struct Liar {
 
 impl Liar {
     pub(crate) fn new(lie: Lie, seed: u64, fellows: BTreeSet<NodeId>) -> Self {
+        let mut more = ChaCha8Rng::seed_from_u64(seed);
+        more.set_stream(MORE_STREAM);
         Self {
             lie,
             rng: ChaCha8Rng::seed_from_u64(seed),
+            more,
             fellows,
             deeds: Deeds::default(),
             index: 0,
@@ -335,6 +351,9 @@ impl Liar {
         }
         if self.lie == Lie::Forger && self.former.last() != Some(scene.committee) {
             self.former.push(scene.committee.clone());
+        }
+        if self.lie == Lie::Forger && self.more.random_range(0..MAIL_EVERY_TICKS) == 0 {
+            self.forge_mail(scene, said);
         }
         let lie = self.lie;
         match lie {

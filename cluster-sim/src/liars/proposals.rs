@@ -19,8 +19,9 @@ use crate::wire::Wire;
 
 /// How far ahead a stamp is that is wrong.
 const AHEAD_MS: u64 = 3_600_000;
-/// What a bad proposer draws from. Signatures are what members have to look at most closely.
-const BAD: [Ruse; 12] = [
+/// What a bad proposer draws from. Signatures are what members have to look at most closely, and what comes to be executed lets it
+/// lead on.
+const BAD: [Ruse; 15] = [
     Ruse::WrongParent,
     Ruse::WrongIndex,
     Ruse::WrongRound,
@@ -33,6 +34,9 @@ const BAD: [Ruse; 12] = [
     Ruse::ForgedTransaction,
     Ruse::ForgedTransaction,
     Ruse::ForgedTransaction,
+    Ruse::Overdraft,
+    Ruse::Overdraft,
+    Ruse::Overdraft,
 ];
 
 impl Liar {
@@ -132,17 +136,28 @@ impl Liar {
         self.instead.insert(part.value, Instead { id: Value::id_of(&encoded), encoded });
     }
 
-    /// A value that nobody should vote for.
+    /// A value that nobody should vote for, or one with a batch of which nothing may come.
     fn bad(&mut self, scene: &Scene<'_>, value: &Value) -> Value {
-        let drawn = BAD.choose(&mut self.rng).copied().unwrap_or(Ruse::FutureStamp);
-        let forged = if drawn == Ruse::ForgedTransaction { self.forged(scene, value) } else { None };
-        // Before there is a transaction to forge something of, it is wrong about the time.
-        let ruse = if drawn == Ruse::ForgedTransaction && forged.is_none() { Ruse::FutureStamp } else { drawn };
-        self.did(ruse);
+        let ruse = BAD.choose(&mut self.rng).copied().unwrap_or(Ruse::FutureStamp);
+        let transaction = if ruse == Ruse::ForgedTransaction {
+            self.forged(scene, value).map(|command| (scene.time, command))
+        } else if ruse == Ruse::Overdraft {
+            self.overdraft(scene, value)
+        } else {
+            None
+        };
         let with = |body: Body| Value { body, ..value.clone() };
         let batch = |stamp_ms: TimeMs, commands: Vec<Command>| {
             with(Body::Batch(Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms, commands }.encode())))
         };
+        if let Some((stamp_ms, command)) = transaction {
+            self.did(ruse);
+            return batch(stamp_ms, vec![command]);
+        }
+        // While there is nobody to sign for, it is wrong about the time.
+        let unsigned = matches!(ruse, Ruse::ForgedTransaction | Ruse::Overdraft);
+        let ruse = if unsigned { Ruse::FutureStamp } else { ruse };
+        self.did(ruse);
         match ruse {
             Ruse::WrongParent => Value { previous: Hash32([7; 32]), ..value.clone() },
             Ruse::WrongIndex => Value { index: value.index + 1, ..value.clone() },
@@ -152,19 +167,22 @@ impl Liar {
             Ruse::Garbage => with(Body::Batch(Bytes::from_static(b"garbage"))),
             Ruse::Oversized => with(Body::Batch(Bytes::from(vec![0; BATCH_BYTES_MAX + 1]))),
             Ruse::PastStamp => batch(TimeMs(scene.time.0.saturating_sub(AHEAD_MS)), Vec::new()),
-            Ruse::ForgedTransaction => batch(scene.time, forged.unwrap_or_default()),
             Ruse::FutureStamp
+            | Ruse::ForgedTransaction
+            | Ruse::Overdraft
             | Ruse::DecidedValue
             | Ruse::Votes
             | Ruse::Polka
             | Ruse::Precommits
             | Ruse::Skip
-            | Ruse::Certificate => batch(TimeMs(scene.time.0 + AHEAD_MS), Vec::new()),
+            | Ruse::Certificate
+            | Ruse::ForgedMail
+            | Ruse::ForgedAck => batch(TimeMs(scene.time.0 + AHEAD_MS), Vec::new()),
         }
     }
 
     /// A transaction of the value, or of an earlier one, as one that its account has not signed.
-    fn forged(&mut self, scene: &Scene<'_>, value: &Value) -> Option<Vec<Command>> {
+    fn forged(&mut self, scene: &Scene<'_>, value: &Value) -> Option<Command> {
         let recent = scene.log.iter().rev().take(16).filter_map(crate::replica::decided_of);
         let bodies = std::iter::once(value.body.clone()).chain(recent.map(|decided| decided.value.body));
         let mut txs = bodies.flat_map(|body| match body {
@@ -177,7 +195,7 @@ impl Liar {
         })?;
         let body = TxBody { salt: self.rng.random(), ..tx.body };
         let forged = SignedTx { version: 1, body: body.encode(), witnesses: tx.witnesses };
-        Some(vec![Command::Tx(forged.encode())])
+        Some(Command::Tx(forged.encode()))
     }
 }
 

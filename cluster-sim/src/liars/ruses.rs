@@ -1,6 +1,8 @@
 //! What exactly those liars do that have several ways, each with a name, so that a set of runs can be shown to have met all of
 //! them.
 
+use ledger::ids::TxId;
+
 use super::{Liar, Lie};
 
 macro_rules! ruses {
@@ -45,6 +47,8 @@ ruses! {
     FutureStamp = "future-stamp", BadProposer;
     /// A transaction that its account has not signed.
     ForgedTransaction = "forged-transaction", BadProposer;
+    /// A payment of more than its payer has, and as good as any otherwise: members vote for it.
+    Overdraft = "overdraft", BadProposer;
     /// Says that a value was decided, with a proof of something else.
     DecidedValue = "decided-value", Forger;
     /// Votes of everybody, one by one.
@@ -57,6 +61,10 @@ ruses! {
     Skip = "skip", Forger;
     /// A certificate of a block that is none.
     Certificate = "certificate", Forger;
+    /// An amount for somebody in another shard, under such a certificate.
+    ForgedMail = "forged-mail", Forger;
+    /// A proof under such a certificate that its group has taken more of another shard's mail than it has.
+    ForgedAck = "forged-ack", Forger;
 }
 
 /// What a liar has done since somebody asked last.
@@ -66,6 +74,8 @@ pub struct Deeds {
     pub lies: u64,
     /// What it has done that has a name.
     pub ruses: Vec<Ruse>,
+    /// Payments of more than there is that it has signed for others.
+    pub overdrafts: Vec<TxId>,
 }
 
 impl Liar {

@@ -514,6 +514,7 @@ impl Replica {
                 chain: &member.chain,
                 round: member.standing.round,
                 log: &self.disk.durable().entries,
+                kv: &self.kv,
                 fit: &fit,
             };
             step(&mut liar, &scene, &mut said);
