@@ -483,6 +483,7 @@ impl World {
             coverage: self.coverage,
             ruses: self.ruses.iter().map(|(ruse, count)| (ruse.name().to_owned(), *count)).collect(),
             overdrafts_refused: self.overdrafts_refused,
+            proofs: self.proofs,
             tail: Vec::new(),
             reproduce,
         };

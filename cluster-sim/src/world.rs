@@ -32,7 +32,7 @@ use crate::liars::{self, Cast, Liar, Ruse};
 use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
-use crate::report::{Coverage, SimReport};
+use crate::report::{Coverage, Proved, SimReport};
 use crate::sabotage::Sabotage;
 use crate::schedule::{AnchorFault, Scenario, Schedule};
 use crate::wire::{Endpoint, Wire};
@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub(crate) byzantine: bool,
     /// With too many liars: the first certificate of each height, and who has it.
     certified: BTreeMap<(GroupId, Height), (NodeId, Certificate)>,
+    /// With too many liars: what honest members have proofs about.
+    pub(crate) proofs: BTreeSet<Proved>,
     /// The highest entry that Byzantine groups have decided.
     pub(crate) decided: BTreeMap<GroupId, u64>,
     /// Who lies.
@@ -262,6 +264,7 @@ impl World {
             heights: BTreeMap::new(),
             byzantine,
             certified: BTreeMap::new(),
+            proofs: BTreeSet::new(),
             decided: BTreeMap::new(),
             liars,
             ruses: BTreeMap::new(),
@@ -652,7 +655,13 @@ impl World {
                     *self.ruses.entry(*ruse).or_default() += 1;
                 }
             }
-            BftSeen::Evidence { .. } => self.coverage.evidence += 1,
+            BftSeen::Evidence { group, proof, .. } => {
+                self.coverage.evidence += 1;
+                if self.config.too_many {
+                    let (entry, node) = (proof.first.ballot.index, proof.first.ballot.node.0);
+                    self.proofs.insert(Proved { group: group.to_string(), entry, node });
+                }
+            }
             BftSeen::Turn { node, group, leads, index, round } => {
                 self.note(|| format!("n{node} {group} leads: {leads}, entry {index}, round {round}"));
             }

@@ -414,15 +414,17 @@ pub(crate) fn cast(
     all
 }
 
-/// When conspirators are to have it easy: two of those whom they are against do not hear each other for half of the time.
+/// When conspirators are to have it easy: the two halves of those whom they are against do not hear each other for half of the
+/// time.
 pub(crate) fn parting(genesis: &Genesis, liars: &[(NodeId, GroupId, Lie)], safety_ms: u64) -> Vec<(u64, Fault)> {
     let mut all = Vec::new();
     for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
         let lies = |node: NodeId| liars.iter().any(|(liar, group, _)| *liar == node && *group == committee.group);
         let nodes = committee.members.iter().map(|member| member.node);
         let honest: Vec<NodeId> = nodes.filter(|node| !lies(*node)).collect();
-        if let [one, other, ..] = honest[..] {
-            all.push((safety_ms / 8, Fault::Apart(one, other, safety_ms / 2)));
+        for one in honest.iter().step_by(2) {
+            let second = honest.iter().skip(1).step_by(2);
+            all.extend(second.map(|other| (safety_ms / 8, Fault::Apart(*one, *other, safety_ms / 2))));
         }
     }
     all
