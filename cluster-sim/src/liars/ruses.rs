@@ -63,7 +63,7 @@ ruses! {
     Certificate = "certificate", Forger;
     /// An amount for somebody in another shard, under such a certificate.
     ForgedMail = "forged-mail", Forger;
-    /// A proof under such a certificate that its group has taken more of another shard's mail than it has.
+    /// A proof under such a certificate of how much its group has taken of another shard's mail, or more than that.
     ForgedAck = "forged-ack", Forger;
 }
 
