@@ -10,11 +10,12 @@ use channel::charter::CHARTER_VERSION;
 use channel::state::{MemberNode, MemberRecord, RoleKey};
 use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
 use cross_shard::notice::{ANCHORS_UPDATE_VERSION, AnchorsUpdate, NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
+use ledger::auth::Authorisation;
 use ledger::committee::{Committee, Member};
 use ledger::crypto::{PublicKey, SecretKey};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256, tagged};
-use ledger::ids::{Epoch, GroupId, GroupKind, Height, Incarnation, NodeId, OrgId, TimeMs};
+use ledger::ids::{Address, Epoch, GroupId, GroupKind, Height, Incarnation, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 
 use crate::config::{CHANNELS_MAX, Shape};
@@ -56,6 +57,16 @@ pub fn account_keys() -> &'static [SecretKey] {
 pub fn channel_keys() -> &'static [SecretKey] {
     static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
     pool(&POOL, b"simulated accounts of channels", CHANNEL_ACCOUNTS * CHANNELS_MAX as usize)
+}
+
+/// The secrets of accounts that one key signs for, by address.
+#[must_use]
+pub fn account_secrets() -> &'static BTreeMap<Address, &'static SecretKey> {
+    static BY_ADDRESS: OnceLock<BTreeMap<Address, &'static SecretKey>> = OnceLock::new();
+    BY_ADDRESS.get_or_init(|| {
+        let all = account_keys().iter().chain(channel_keys());
+        all.map(|secret| (Authorisation::Single(secret.public()).address(), secret)).collect()
+    })
 }
 
 fn admin_keys() -> &'static [SecretKey] {

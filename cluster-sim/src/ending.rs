@@ -481,6 +481,9 @@ impl World {
             virtual_seconds: (self.now_ms + self.leapt_ms) as f64 / 1000.0,
             events: self.events,
             coverage: self.coverage,
+            ruses: self.ruses.iter().map(|(ruse, count)| (ruse.name().to_owned(), *count)).collect(),
+            overdrafts_refused: self.overdrafts_refused,
+            proofs: self.proofs,
             tail: Vec::new(),
             reproduce,
         };

@@ -51,8 +51,8 @@ pub mod world;
 
 pub use config::SimConfig;
 pub use eventlog::EventLog;
-pub use liars::Lie;
-pub use report::{Coverage, SimReport};
+pub use liars::{Lie, Ruse};
+pub use report::{Coverage, Proved, SimReport};
 pub use sabotage::Sabotage;
 pub use scenario::Scenario;
 pub use world::{record, run, run_twice};

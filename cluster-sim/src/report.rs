@@ -1,5 +1,7 @@
 //! What a run tells.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use beacon::BeaconCommand;
 use channel::{Command as Act, Outcome as Done};
 use cross_shard::Message;
@@ -254,6 +256,18 @@ impl Coverage {
     }
 }
 
+/// What a proof of a double vote is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proved {
+    /// The group.
+    pub group: String,
+    /// The entry that was voted on twice.
+    pub entry: u64,
+    /// Who voted.
+    pub node: u32,
+}
+
 /// The result of one seed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,6 +300,12 @@ pub struct SimReport {
     pub events: u64,
     /// What was tested.
     pub coverage: Coverage,
+    /// What liars have done that has a name, and how often ([`crate::liars::Ruse`]).
+    pub ruses: BTreeMap<String, u64>,
+    /// Payments of more than there is that liars have made, and that were executed and rejected for that.
+    pub overdrafts_refused: u64,
+    /// What proofs of double votes were about that honest members have, each once; in runs with too many liars alone.
+    pub proofs: BTreeSet<Proved>,
     /// The last events before the first violation, if the run was recorded.
     pub tail: Vec<String>,
     /// The command that repeats the run, when something was violated.

@@ -13,12 +13,14 @@ use ledger::committee::{Committee, Engine};
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
 use ledger::layout::Layout;
+use ledger::receipt::{Outcome, Receipt};
+use ledger::reject::Reject;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use shard_node::core::peer::PeerMessage;
 
-use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen, own};
+use crate::checkers::{BftSeen, BlockSeen, Checkers, Facts, Given, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
@@ -26,11 +28,11 @@ use crate::council::{Council, Renewal, Ruling, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
-use crate::liars::{self, Cast, Liar};
+use crate::liars::{self, Cast, Liar, Ruse};
 use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
-use crate::report::{Coverage, SimReport};
+use crate::report::{Coverage, Proved, SimReport};
 use crate::sabotage::Sabotage;
 use crate::schedule::{AnchorFault, Scenario, Schedule};
 use crate::wire::{Endpoint, Wire};
@@ -79,10 +81,16 @@ pub(crate) struct World {
     pub(crate) byzantine: bool,
     /// With too many liars: the first certificate of each height, and who has it.
     certified: BTreeMap<(GroupId, Height), (NodeId, Certificate)>,
+    /// With too many liars: what honest members have proofs about.
+    pub(crate) proofs: BTreeSet<Proved>,
     /// The highest entry that Byzantine groups have decided.
     pub(crate) decided: BTreeMap<GroupId, u64>,
     /// Who lies.
     pub(crate) liars: Cast,
+    /// What they have done that has a name, and how often.
+    pub(crate) ruses: BTreeMap<Ruse, u64>,
+    /// Payments of more than there is that liars have made, and that were executed and rejected for that.
+    pub(crate) overdrafts_refused: u64,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
     /// Groups that were founded while the cluster ran.
@@ -256,8 +264,11 @@ impl World {
             heights: BTreeMap::new(),
             byzantine,
             certified: BTreeMap::new(),
+            proofs: BTreeSet::new(),
             decided: BTreeMap::new(),
             liars,
+            ruses: BTreeMap::new(),
+            overdrafts_refused: 0,
             outcomes: BTreeMap::new(),
             founding,
             foundations: BTreeSet::new(),
@@ -512,7 +523,7 @@ impl World {
                     *highest = height;
                     self.coverage.of_block(block);
                     self.council.lapses.see(block, &mut self.coverage);
-                    self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
+                    self.resolved(block);
                     if let (GroupId::BEACON, Some(layout)) = (block.group, &block.layout) {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
@@ -540,7 +551,7 @@ impl World {
                 self.note(|| format!("client decides #{operation}: committed {committed}"));
             }
             Seen::Applied { .. } => self.coverage.applied += 1,
-            Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
+            Seen::Refused { reject: Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Bft(seen) => self.saw_bft(seen),
             Seen::Stint { node, group, engine, stint } => {
                 self.coverage.stints += 1;
@@ -596,6 +607,16 @@ impl World {
         self.checkers.see(seen);
     }
 
+    /// What became of transactions, of the load and of liars.
+    fn resolved(&mut self, block: &BlockSeen) {
+        let overdrafts = &self.checkers.facts().overdrafts;
+        let made = |line: &&Receipt| overdrafts.contains(&line.txid);
+        let refused = |line: &&Receipt| matches!(line.outcome, Outcome::Rejected(Reject::InsufficientFunds));
+        self.overdrafts_refused += block.receipts.iter().filter(made).filter(refused).count() as u64;
+        let sent = block.receipts.iter().filter(|line| !made(line));
+        self.outcomes.extend(sent.map(|line| (line.txid, own::committed(line))));
+    }
+
     /// Where two headers of a height are certified, those who hold the certificates bring them to the beacon.
     fn denounce(&mut self, node: NodeId, group: GroupId, certificate: &Certificate) {
         let key = (group, certificate.header.height);
@@ -628,8 +649,19 @@ impl World {
                     self.coverage.later_rounds += u64::from(decided.round > 0);
                 }
             }
-            BftSeen::Lied { count, .. } => self.coverage.lies += count,
-            BftSeen::Evidence { .. } => self.coverage.evidence += 1,
+            BftSeen::Lied { deeds, .. } => {
+                self.coverage.lies += deeds.lies;
+                for ruse in &deeds.ruses {
+                    *self.ruses.entry(*ruse).or_default() += 1;
+                }
+            }
+            BftSeen::Evidence { group, proof, .. } => {
+                self.coverage.evidence += 1;
+                if self.config.too_many {
+                    let (entry, node) = (proof.first.ballot.index, proof.first.ballot.node.0);
+                    self.proofs.insert(Proved { group: group.to_string(), entry, node });
+                }
+            }
             BftSeen::Turn { node, group, leads, index, round } => {
                 self.note(|| format!("n{node} {group} leads: {leads}, entry {index}, round {round}"));
             }
@@ -677,7 +709,7 @@ impl World {
 }
 
 /// One line about a block, for the event log.
-fn describe(block: &crate::checkers::BlockSeen) -> String {
+fn describe(block: &BlockSeen) -> String {
     let mut text = format!("n{} {} height {}", block.node, block.group, block.header.height);
     for (txid, decision) in &block.votes {
         text.push_str(&format!(", votes {decision:?} on {txid}"));

@@ -3,9 +3,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use cluster_sim::{Lie, Sabotage, Scenario, SimConfig, SimReport, run};
+use cluster_sim::{Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
 use support::{assert_passed, on_all_cores};
 
@@ -93,30 +94,76 @@ fn every_bug_that_is_put_back_is_found() {
     assert!(missed.is_empty(), "{SEEDS} seeds did not find {missed:?}");
 }
 
-/// Every way to lie, often enough to meet each kind of trouble, also in groups of seven.
+/// A run in which members lie, in shards of so many members on so many nodes.
+fn lied_to(lie: Lie, scenario: Scenario, shards: u32, (replicas, nodes): (u16, u32)) -> SimConfig {
+    SimConfig {
+        scenario: Some(scenario),
+        consensus: Some(Engine::Bft),
+        lie: Some(lie),
+        shards: Some(shards),
+        replicas: Some(replicas),
+        nodes: Some(nodes),
+        transactions: Some(30),
+        ..SimConfig::default()
+    }
+}
+
+/// Every way to lie, under every kind of trouble, also in groups of seven; and each of them lies.
 #[test]
 fn no_liar_does_harm_in_groups_that_outlive_it() {
-    let usual = Lie::ALL.iter().filter(|lie| **lie != Lie::Conspirator);
+    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| *lie != Lie::Conspirator).collect();
+    // Where a node is gone for good nobody lies.
+    let all: Vec<Scenario> = Scenario::ALL.iter().copied().filter(|scenario| *scenario != Scenario::Minority).collect();
+    // Who forgets needs the power to fail.
+    let power = [Scenario::Crashes, Scenario::Storm];
     let shapes = [(4, 5), (7, 8)];
-    let runs: Vec<(Lie, (u16, u32), u64)> = usual
-        .flat_map(|lie| shapes.map(|shape| (*lie, shape)))
-        .flat_map(|(lie, shape)| (0..4).map(move |_| (lie, shape)))
-        .zip(3_000..)
-        .map(|((lie, shape), seed)| (lie, shape, seed))
+    let kinds = usual.iter().flat_map(|lie| shapes.map(|shape| (*lie, shape)));
+    let runs: Vec<(Lie, (u16, u32), Scenario, u64)> = kinds
+        .clone()
+        .flat_map(|kind| std::iter::repeat_n(kind, 4))
+        .enumerate()
+        .map(|(at, (lie, shape))| {
+            let troubles = if lie == Lie::Forgetful { &power[..] } else { &all[..] };
+            (lie, shape, troubles[at % troubles.len()], 3_000 + at as u64)
+        })
         .collect();
-    let reports = on_all_cores(&runs, |(lie, (replicas, nodes), seed)| {
-        let config = SimConfig {
-            consensus: Some(Engine::Bft),
-            lie: Some(*lie),
-            shards: Some(2),
-            replicas: Some(*replicas),
-            nodes: Some(*nodes),
-            transactions: Some(30),
-            ..SimConfig::default()
-        };
-        run(*seed, &config)
-    });
+    let reports = on_all_cores(&runs, |(lie, shape, scenario, seed)| run(*seed, &lied_to(*lie, *scenario, 2, *shape)));
     reports.iter().for_each(assert_passed);
+    for kind in kinds {
+        let own = runs.iter().zip(&reports).filter(|((lie, shape, ..), _)| (*lie, *shape) == kind);
+        let told: Vec<u64> = own.map(|(_, report)| report.coverage.lies).collect();
+        // A run may end before a liar has led, or lost power; but one that acts does so again and again.
+        let lies: u64 = told.iter().sum();
+        assert!(lies >= told.len() as u64, "{kind:?}: {told:?} lies");
+    }
+}
+
+/// What bad proposers and forgers do, each of it often enough. Whoever is caught proposing what nobody votes for does not lead
+/// for a while, so it takes many groups to meet all of it.
+#[test]
+fn all_that_bad_proposers_and_forgers_do_is_met_and_does_no_harm() {
+    let troubles = [Scenario::Leaders, Scenario::Storm, Scenario::Crashes];
+    let kinds = [(Lie::BadProposer, 28), (Lie::Forger, 4)];
+    let runs: Vec<(Lie, Scenario, u64)> = kinds
+        .into_iter()
+        .flat_map(|(lie, count)| troubles.into_iter().cycle().take(count).map(move |scenario| (lie, scenario)))
+        .zip(16_000..)
+        .map(|((lie, scenario), seed)| (lie, scenario, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(lie, scenario, seed)| run(*seed, &lied_to(*lie, *scenario, 4, (4, 5))));
+    reports.iter().for_each(assert_passed);
+    let met = |ruse: &Ruse| reports.iter().filter_map(|report| report.ruses.get(ruse.name())).sum::<u64>();
+    let counts: Vec<(&str, u64)> = Ruse::ALL.iter().map(|ruse| (ruse.name(), met(ruse))).collect();
+    println!("{counts:?}");
+    assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+    for ((lie, ..), report) in runs.iter().zip(&reports) {
+        let mut others = Ruse::ALL.iter().filter(|ruse| ruse.of() != *lie);
+        assert!(others.all(|ruse| !report.ruses.contains_key(ruse.name())), "seed {}", report.seed);
+    }
+    // Members vote for an overdraft, and it comes to nothing when it is executed; one that is made may also be lost.
+    let refused: u64 = reports.iter().map(|report| report.overdrafts_refused).sum();
+    println!("{refused} overdrafts were executed and rejected");
+    assert!(refused > 0 && refused <= met(&Ruse::Overdraft), "{refused} overdrafts were rejected");
 }
 
 /// Both ways and under every kind of trouble, with groups of four, five and seven, and in them members that lie under the
@@ -532,77 +579,114 @@ fn a_liar_that_hides_how_long_its_turn_lasts_does_not_lead_on() {
     assert!(refused.count() > 0, "nobody has lied long enough to lose its turn");
 }
 
-/// More liars than a group outlives: two of four split the other two. What comes of it, and who finds it.
+/// More liars than a group outlives: two of four, and three of seven, split the others into halves that decide two values for one
+/// entry. What comes of it, and who finds it without the simulator, which has all bytes:
+///
+/// - who is shown a ballot for the other half's value has a proof against whoever cast both, about that very entry;
+/// - who hears a signature under another header than its own raises an alarm;
+/// - the beacon, once it has both certificates, records that the group signed two headers at one height.
 #[test]
 fn too_many_liars_are_found_out_and_nobody_else_is() {
+    let shapes = [(4, 5), (7, 9)];
     let scenarios = [Scenario::Calm, Scenario::Lossy, Scenario::Partitions];
-    let runs: Vec<(Scenario, u64)> = scenarios.iter().copied().cycle().zip(4_000..4_024).collect();
-    let reports = on_all_cores(&runs, |(scenario, seed)| {
+    let of_each = || scenarios.into_iter().cycle().take(24);
+    let runs: Vec<((u16, u32), Scenario, u64)> = shapes
+        .into_iter()
+        .flat_map(|shape| of_each().map(move |scenario| (shape, scenario)))
+        .zip(4_000..)
+        .map(|((shape, scenario), seed)| (shape, scenario, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |((replicas, nodes), scenario, seed)| {
         let config = SimConfig {
             scenario: Some(*scenario),
             consensus: Some(Engine::Bft),
             shards: Some(1),
-            replicas: Some(4),
-            nodes: Some(5),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
             transactions: Some(30),
             too_many: true,
             ..SimConfig::default()
         };
         run(*seed, &config)
     });
-    let found: Vec<Found> = reports.iter().map(Found::by).collect();
-    for (report, found) in reports.iter().zip(&found) {
-        println!("seed {} {}: {}", report.seed, report.scenario, found.text());
-        found.judge(report);
+    for shape in shapes {
+        let own = runs.iter().zip(&reports).filter(|((of, ..), _)| *of == shape);
+        let found: Vec<Found> = own.map(|(_, report)| Found::judged(report)).collect();
+        let some = |of: fn(&Found) -> bool| found.iter().any(of);
+        assert!(some(|found| found.two_headers), "no conspiracy among {shape:?} has come to anything");
+        // Each that can find something without the simulator has, in some run.
+        assert!(some(|found| found.alarm), "{shape:?}: nobody has raised an alarm");
+        assert!(some(|found| found.beacon), "{shape:?}: the beacon has recorded nothing");
+        let proved = "members have voted twice for what was decided twice, and nobody has shown it";
+        assert!(some(|found| found.proofs > 0), "{shape:?}: {proved}");
     }
-    assert!(found.iter().any(|found| found.two_headers), "no conspiracy has come to anything");
-    // Each that can find something without the simulator has, in some run.
-    assert!(found.iter().any(|found| found.alarm) && found.iter().any(|found| found.beacon));
-    assert!(found.iter().any(|found| found.proofs > 0), "two of four have voted twice, and nobody has shown it");
 }
 
 /// What was found in a run in which more members lie than the group outlives, and by what.
 struct Found {
-    /// Two values were decided at one index, says the simulator, which has all bytes.
-    two_values: bool,
+    /// Entries for which two values were decided, each with its group, says the simulator, which has all bytes.
+    harmed: BTreeSet<(String, u64)>,
     /// Two headers were certified at one height, says the simulator.
     two_headers: bool,
     /// An honest member has raised the alarm that another one signed another header.
     alarm: bool,
     /// The beacon has recorded two certified headers.
     beacon: bool,
-    /// Proofs of a double vote that honest members have.
-    proofs: u64,
+    /// Proofs of a double vote for a harmed entry that honest members have.
+    proofs: usize,
+    /// Such proofs for other entries: somebody lies, but that is not what did harm.
+    beside: usize,
 }
 
 impl Found {
     fn by(report: &SimReport) -> Self {
         let says = |text: &str| report.violations.iter().any(|found| found.contains(text));
+        let two_values = |found: &String| {
+            let (_, of) = found.split_once("have decided two values for entry ")?;
+            let (entry, group) = of.split_once(" of ")?;
+            Some((group.to_owned(), entry.parse::<u64>().ok()?))
+        };
+        let harmed: BTreeSet<(String, u64)> = report.violations.iter().filter_map(two_values).collect();
+        let about_harm = |proof: &&Proved| harmed.contains(&(proof.group.clone(), proof.entry));
+        let proofs = report.proofs.iter().filter(about_harm).count();
         Self {
-            two_values: says("have decided two values"),
             two_headers: says("two headers are certified at height"),
             alarm: says("signed another header than this replica"),
             beacon: says("signed two headers at one height"),
-            proofs: report.coverage.evidence,
+            beside: report.proofs.len() - proofs,
+            proofs,
+            harmed,
         }
     }
 
+    /// What was found in a run, which is judged and told.
+    fn judged(report: &SimReport) -> Self {
+        let found = Self::by(report);
+        println!("seed {} {}: {}", report.seed, report.scenario, found.text());
+        found.judge(report);
+        found
+    }
+
     fn text(&self) -> String {
-        let harm = match (self.two_values, self.two_headers) {
-            (false, false) => "nothing came of it",
-            (true, false) => "two values were decided",
+        let harm = match (self.harmed.is_empty(), self.two_headers) {
+            (true, false) => "nothing came of it",
+            (false, false) => "two values were decided",
             (_, true) => "two headers were certified",
         };
         let by = [(self.alarm, "an alarm"), (self.beacon, "the beacon"), (self.proofs > 0, "proofs of double votes")];
         let by: Vec<&str> = by.iter().filter(|(found, _)| *found).map(|(_, by)| *by).collect();
-        format!("{harm}; found by {}", if by.is_empty() { "nobody".to_owned() } else { by.join(", ") })
+        let by = if by.is_empty() { "nobody".to_owned() } else { by.join(", ") };
+        format!("{harm}; found by {by}; {} proofs about it, {} about other entries", self.proofs, self.beside)
     }
 
-    /// What must hold in each run: harm is found out by somebody who is no simulator, and nobody finds what is not there.
+    /// What must hold in each run: harm is found out by somebody who is no simulator, and nobody finds what is not there. A proof
+    /// about another entry than those that were decided twice is none of this harm.
     fn judge(&self, report: &SimReport) {
         let run = || format!("seed {}: {}: {:?}", report.seed, self.text(), report.violations);
-        assert!(!self.two_headers || self.two_values, "found where it begins: {}", run());
-        let harm = self.two_values || self.two_headers;
+        let harm = !self.harmed.is_empty();
+        let said = report.violations.iter().any(|found| found.contains("decided two values"));
+        assert_eq!(said, harm, "which entry it was is not read: {}", run());
+        assert!(!self.two_headers || harm, "found where it begins: {}", run());
         assert!(!harm || self.alarm || self.beacon || self.proofs > 0, "nobody has noticed: {}", run());
         assert!(!self.beacon || self.two_headers, "the beacon has recorded what is not there: {}", run());
         let framed = report.violations.iter().find(|found| found.contains("which votes once"));

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::equal_roots::header_hash;
 use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, committee_hash};
+use crate::liars::Deeds;
 use crate::state;
 
 /// Entries in which a proof has to get into state, by leaders that it is not about.
@@ -57,8 +58,8 @@ pub enum BftSeen {
         node: NodeId,
         /// Of which group.
         group: GroupId,
-        /// How often since it was told last.
-        count: u64,
+        /// What it has done since it was told last.
+        deeds: Deeds,
     },
     /// A replica takes a value for decided.
     Decided {

@@ -52,7 +52,12 @@ impl Atomicity {
         let txid = receipt.txid;
         let committed = own::committed(receipt);
         let Some((tx, operation)) = facts.tx(&txid) else {
-            return found.push(format!("{group} has a receipt of {txid}, which nobody sent"));
+            if !facts.overdrafts.contains(&txid) {
+                found.push(format!("{group} has a receipt of {txid}, which nobody sent"));
+            } else if !matches!(receipt.outcome, Outcome::Rejected(_)) {
+                found.push(format!("{group} let {txid} pass, which a liar has made: {:?}", receipt.outcome));
+            }
+            return;
         };
         if !tx.legs.iter().any(|leg| facts.concerns(tx, leg, group)) {
             found.push(format!("{group} has a receipt of {txid}, on which {:?} vote", tx.voters));

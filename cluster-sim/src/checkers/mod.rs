@@ -40,7 +40,7 @@ pub mod streams;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use consensus::local::LocalLog;
@@ -119,6 +119,8 @@ pub struct Facts {
     pub keys_change: bool,
     /// Whether the cluster comes to decide by other policies.
     pub policies_change: bool,
+    /// Payments that are in no load: of more than there is, signed by a liar in somebody's name.
+    pub overdrafts: BTreeSet<TxId>,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -158,6 +160,7 @@ impl Facts {
             nodes_come_and_go: false,
             keys_change: false,
             policies_change: false,
+            overdrafts: BTreeSet::new(),
             committees: BTreeMap::new(),
         };
         let first = Rc::clone(&facts.genesis);
@@ -169,10 +172,11 @@ impl Facts {
         self.committees.insert((committee.group, committee_hash(committee)), committee.clone());
     }
 
-    /// What is to be known of committees before anything is judged.
+    /// What is to be known of committees, and of what liars have made, before anything is judged.
     fn learn(&mut self, seen: &Seen) {
         match seen {
             Seen::Founded(foundation) => self.know(&foundation.committee),
+            Seen::Bft(BftSeen::Lied { deeds, .. }) => self.overdrafts.extend(&deeds.overdrafts),
             Seen::Block(block) if block.group == GroupId::BEACON => {
                 if let Some(layout) = &block.layout {
                     self.lines.learn(layout);

@@ -1,5 +1,5 @@
 //! A member that makes things up: ballots and quorums of others, decided values with a proof of something else,
-//! certificates of blocks that are none. Those who have left its group lend it their keys.
+//! certificates of blocks that are none; mail, too (`mail`). Those who have left its group lend it their keys.
 
 use bytes::Bytes;
 use consensus::bft::{Body, Decided, Message, Quorum, VALUE_VERSION, Value};
@@ -10,10 +10,11 @@ use ledger::hash::Hash32;
 use ledger::header::{HEADER_VERSION, Header};
 use ledger::ids::{Height, LayoutVersion, NodeId};
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use shard_node::core::entry::{ENTRY_VERSION, Entry};
 use shard_node::core::peer::PeerMessage;
 
-use super::{Liar, Scene};
+use super::{Liar, Ruse, Scene};
 use crate::cluster::node_key;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
@@ -23,10 +24,10 @@ impl Liar {
     pub(super) fn forge(&mut self, scene: &Scene<'_>, said: &mut Vec<(NodeId, Wire)>) {
         let Some(to) = self.anybody(scene) else { return };
         let (index, round) = (scene.chain.index + 1, scene.round);
-        self.lies += 1;
         match self.draw(4) {
             0 => self.forge_decided(scene, to, None, said),
             1 => {
+                self.did(Ruse::Votes);
                 // A vote of everybody, none of which is theirs.
                 let kind = [BallotKind::Prevote, BallotKind::Precommit][self.draw(2) as usize];
                 let value = Some(Hash32(self.rng.random()));
@@ -34,17 +35,19 @@ impl Liar {
                 said.extend(ballots.into_iter().map(|signed| (to, scene.wire(Message::Ballot(signed)))));
             }
             2 => {
-                let (quorum, kind) = [
-                    (Quorum::Polka, BallotKind::Prevote),
-                    (Quorum::Precommits, BallotKind::Precommit),
-                    (Quorum::Skip, BallotKind::Prevote),
+                let (ruse, quorum, kind) = [
+                    (Ruse::Polka, Quorum::Polka, BallotKind::Prevote),
+                    (Ruse::Precommits, Quorum::Precommits, BallotKind::Precommit),
+                    (Ruse::Skip, Quorum::Skip, BallotKind::Prevote),
                 ][self.draw(3) as usize];
+                self.did(ruse);
                 let value = Some(Hash32(self.rng.random()));
                 let ballots = self.of_everybody(scene, scene.ballot(index, round + 1, kind, value));
                 said.push((to, scene.wire(Message::Ballots(quorum, ballots))));
             }
             _ => {
-                let certificate = self.certificate(scene);
+                self.did(Ruse::Certificate);
+                let certificate = scene.certificate(&mut self.rng, |_| {});
                 let (group, message) = (scene.committee.group, Box::new(PeerMessage::Certified(certificate)));
                 said.push((to, Wire::Peer { group, message }));
             }
@@ -69,7 +72,7 @@ impl Liar {
         asked: Option<Decided>,
         said: &mut Vec<(NodeId, Wire)>,
     ) {
-        self.lies += 1;
+        self.did(Ruse::DecidedValue);
         let round = 0;
         let batch = Entry { version: ENTRY_VERSION, stamp_ms: scene.time, commands: Vec::new() }.encode();
         let value = Value {
@@ -112,32 +115,36 @@ impl Liar {
             enough.then(|| Decided { value: value.clone(), round, signatures })
         })
     }
+}
 
-    /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.
-    fn certificate(&mut self, scene: &Scene<'_>) -> Certificate {
-        let header = Header {
+impl Scene<'_> {
+    /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all. `change` says what is
+    /// in the block.
+    pub(super) fn certificate(&self, rng: &mut ChaCha8Rng, change: impl FnOnce(&mut Header)) -> Certificate {
+        let mut header = Header {
             version: HEADER_VERSION,
-            cluster: scene.cluster,
-            group: scene.committee.group,
-            incarnation: scene.committee.incarnation,
-            height: Height(1 + u64::from(self.draw(200))),
-            parents: vec![Hash32(self.rng.random())],
-            time_ms: scene.time,
+            cluster: self.cluster,
+            group: self.committee.group,
+            incarnation: self.committee.incarnation,
+            height: Height(1 + u64::from(rng.random_range(0..200_u32))),
+            parents: vec![Hash32(rng.random())],
+            time_ms: self.time,
             layout_version: LayoutVersion(1),
             batch_root: Hash32::default(),
             receipts_root: Hash32::default(),
-            state_root: Hash32(self.rng.random()),
+            state_root: Hash32(rng.random()),
             outbox_root: Hash32::default(),
             inbox_cursors_root: Hash32::default(),
             value_flow: Vec::new(),
             congestion: Vec::new(),
-            committee_hash: scene.committee.hash(),
-            next_committee_hash: scene.committee.hash(),
+            committee_hash: self.committee.hash(),
+            next_committee_hash: self.committee.hash(),
             flags: 0,
         };
-        let own = node_key(scene.node).sign(&header.hash());
-        let signature = |node: NodeId| if node == scene.node { own } else { Signature([5; 64]) };
-        let nodes = scene.committee.members.iter().map(|member| member.node);
+        change(&mut header);
+        let own = node_key(self.node).sign(&header.hash());
+        let signature = |node: NodeId| if node == self.node { own } else { Signature([5; 64]) };
+        let nodes = self.committee.members.iter().map(|member| member.node);
         Certificate { version: 1, signatures: nodes.map(|node| (node, signature(node))).collect(), header }
     }
 }

@@ -4,12 +4,16 @@
 //! or something else, with the node's own key and no other. What it hears it may use later. Everything else about
 //! its node is honest: its state, its disk, its other groups. So the machine inside comes to what its group decides.
 //!
-//! [`Lie`] names the kinds; `proposals`, `votes`, `forger`, `replayer` and `twin` carry them out. Which replicas lie is
-//! drawn from the seed before a run: no more of a group than it tolerates, unless a run is about that.
+//! [`Lie`] names the kinds; `proposals`, `overdraft`, `votes`, `forger`, `mail`, `replayer` and `twin` carry them out, and
+//! [`ruses`] has what was done of those that do several things. Which replicas lie is drawn from the seed before a run: no more of a group than it
+//! tolerates, unless a run is about that.
 
 mod forger;
+mod mail;
+mod overdraft;
 mod proposals;
 mod replayer;
+pub mod ruses;
 mod twin;
 mod votes;
 
@@ -28,12 +32,14 @@ use ledger::ids::{ClusterId, GroupId, NodeId, Tick, TimeMs};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use storage::mem::MemKv;
 
 use crate::cluster::node_key;
 use crate::schedule::Fault;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
 
+pub use ruses::{Deeds, Ruse};
 use twin::Twin;
 
 macro_rules! lies {
@@ -62,9 +68,10 @@ lies! {
     Silent = "silent";
     /// Says everything late.
     Slow = "slow";
-    /// Proposes what no honest member would: bad signatures, a wrong parent, time, place or proposer, garbage, too much.
+    /// Proposes what no honest member would: bad signatures, a wrong parent, time, place or proposer, garbage, too much, what
+    /// nobody has.
     BadProposer = "bad-proposer";
-    /// Makes up ballots of others, quorums, decided values and certificates.
+    /// Makes up ballots of others, quorums, decided values, certificates and mail.
     Forger = "forger";
     /// Says again what was said long ago, by anybody, also as if under an incarnation that has ended.
     Replayer = "replayer";
@@ -112,6 +119,11 @@ impl FromStr for Lie {
     }
 }
 
+/// The stream of a liar's seed from which it draws what it does of late.
+const MORE_STREAM: u64 = 19;
+/// A forger makes mail up in one of so many ticks.
+const MAIL_EVERY_TICKS: u32 = 50;
+
 /// What a liar sees of its replica.
 pub(crate) struct Scene<'a> {
     pub(crate) now: Tick,
@@ -126,6 +138,8 @@ pub(crate) struct Scene<'a> {
     /// The round that its machine is in.
     pub(crate) round: u32,
     pub(crate) log: &'a [LocalEntry],
+    /// The state behind the last block.
+    pub(crate) kv: &'a MemKv,
     /// Whether an honest member here would vote for a batch, and whether its time does not matter.
     pub(crate) fit: &'a dyn Fn(&[u8], bool) -> bool,
 }
@@ -179,10 +193,12 @@ struct Instead {
 pub struct Liar {
     lie: Lie,
     rng: ChaCha8Rng,
+    /// What is drawn about mail and money, which came later.
+    more: ChaCha8Rng,
     /// Others of its kind in its group.
     fellows: BTreeSet<NodeId>,
-    /// How often it has lied.
-    pub(crate) lies: u64,
+    /// What it has done since somebody asked last.
+    deeds: Deeds,
     /// The entry that its machine has made values for.
     index: u64,
     /// These values, and others in their places.
@@ -202,11 +218,14 @@ pub struct Liar {
 
 impl Liar {
     pub(crate) fn new(lie: Lie, seed: u64, fellows: BTreeSet<NodeId>) -> Self {
+        let mut more = ChaCha8Rng::seed_from_u64(seed);
+        more.set_stream(MORE_STREAM);
         Self {
             lie,
             rng: ChaCha8Rng::seed_from_u64(seed),
+            more,
             fellows,
-            lies: 0,
+            deeds: Deeds::default(),
             index: 0,
             instead: BTreeMap::new(),
             proposed: BTreeMap::new(),
@@ -250,7 +269,7 @@ impl Liar {
     pub(crate) fn crash(&mut self) {
         self.held.clear();
         self.twin = None;
-        self.lies += u64::from(self.lie == Lie::Forgetful);
+        self.deeds.lies += u64::from(self.lie == Lie::Forgetful);
     }
 
     /// Another engine takes over, under which nobody lies.
@@ -270,9 +289,9 @@ impl Liar {
             Lie::DoubleVoter => self.vote_twice(scene, to, message, said),
             Lie::Conspirator => self.conspire(scene, to, message, said),
             Lie::Lingerer => self.linger(scene, to, message, said),
-            Lie::Silent => self.lies += 1,
+            Lie::Silent => self.deeds.lies += 1,
             Lie::Slow => {
-                self.lies += 1;
+                self.deeds.lies += 1;
                 let due = Tick(scene.now.0 + u64::from(100 + self.draw(700)));
                 self.held.push_back((due, to, scene.wire(message)));
             }
@@ -296,7 +315,7 @@ impl Liar {
             Lie::Replayer => self.remember(message),
             Lie::Twins => {
                 if let Some(twin) = &mut self.twin {
-                    self.lies += twin.hear(scene, from, message, said);
+                    self.deeds.lies += twin.hear(scene, from, message, said);
                 }
             }
             Lie::DoubleVoter => self.note_proposal(message),
@@ -307,7 +326,7 @@ impl Liar {
     /// Its node is told what was decided.
     pub(crate) fn told(&mut self, scene: &Scene<'_>, from: NodeId, values: &[Decided], said: &mut Vec<(NodeId, Wire)>) {
         if let Some(twin) = &mut self.twin {
-            self.lies += twin.decided(scene, from, values, said);
+            self.deeds.lies += twin.decided(scene, from, values, said);
         }
     }
 
@@ -315,7 +334,7 @@ impl Liar {
     pub(crate) fn answer(&mut self, scene: &Scene<'_>, to: NodeId, answer: BftWire, said: &mut Vec<(NodeId, Wire)>) {
         let lie = self.lie;
         match lie {
-            Lie::Silent => self.lies += 1,
+            Lie::Silent => self.deeds.lies += 1,
             Lie::Forger if self.draw(2) == 0 => {
                 let asked = if let BftWire::Answer { values, .. } = answer { values } else { None };
                 self.forge_decided(scene, to, asked.into_iter().flatten().next(), said);
@@ -333,13 +352,16 @@ impl Liar {
         if self.lie == Lie::Forger && self.former.last() != Some(scene.committee) {
             self.former.push(scene.committee.clone());
         }
+        if self.lie == Lie::Forger && self.more.random_range(0..MAIL_EVERY_TICKS) == 0 {
+            self.forge_mail(scene, said);
+        }
         let lie = self.lie;
         match lie {
             Lie::Forger if self.draw(25) == 0 => self.forge(scene, said),
             Lie::Replayer if self.draw(25) == 0 => self.replay(scene, said),
             Lie::Twins => {
                 if let Some(twin) = &mut self.twin {
-                    self.lies += twin.tick(scene, said);
+                    self.deeds.lies += twin.tick(scene, said);
                 }
             }
             _ => {}
@@ -392,15 +414,17 @@ pub(crate) fn cast(
     all
 }
 
-/// When conspirators are to have it easy: two of those whom they are against do not hear each other for half of the time.
+/// When conspirators are to have it easy: the two halves of those whom they are against do not hear each other for half of the
+/// time.
 pub(crate) fn parting(genesis: &Genesis, liars: &[(NodeId, GroupId, Lie)], safety_ms: u64) -> Vec<(u64, Fault)> {
     let mut all = Vec::new();
     for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
         let lies = |node: NodeId| liars.iter().any(|(liar, group, _)| *liar == node && *group == committee.group);
         let nodes = committee.members.iter().map(|member| member.node);
         let honest: Vec<NodeId> = nodes.filter(|node| !lies(*node)).collect();
-        if let [one, other, ..] = honest[..] {
-            all.push((safety_ms / 8, Fault::Apart(one, other, safety_ms / 2)));
+        for one in honest.iter().step_by(2) {
+            let second = honest.iter().skip(1).step_by(2);
+            all.extend(second.map(|other| (safety_ms / 8, Fault::Apart(*one, *other, safety_ms / 2))));
         }
     }
     all

@@ -11,13 +11,33 @@ use ledger::ids::{NodeId, TimeMs};
 use ledger::limits::BATCH_BYTES_MAX;
 use ledger::tx::{ParsedTx, SignedTx, TxBody};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 
-use super::{Instead, Liar, Lie, Scene};
+use super::{Instead, Liar, Lie, Ruse, Scene};
 use crate::wire::Wire;
 
 /// How far ahead a stamp is that is wrong.
 const AHEAD_MS: u64 = 3_600_000;
+/// What a bad proposer draws from. Signatures are what members have to look at most closely, and what comes to be executed lets it
+/// lead on.
+const BAD: [Ruse; 15] = [
+    Ruse::WrongParent,
+    Ruse::WrongIndex,
+    Ruse::WrongRound,
+    Ruse::OwnHeir,
+    Ruse::StrangeHeir,
+    Ruse::Garbage,
+    Ruse::Oversized,
+    Ruse::PastStamp,
+    Ruse::FutureStamp,
+    Ruse::ForgedTransaction,
+    Ruse::ForgedTransaction,
+    Ruse::ForgedTransaction,
+    Ruse::Overdraft,
+    Ruse::Overdraft,
+    Ruse::Overdraft,
+];
 
 impl Liar {
     /// What the machine says, with another value in the place of its own.
@@ -29,7 +49,7 @@ impl Liar {
         };
         match self.instead_of(scene, &message).filter(|_| other) {
             Some(instead) => {
-                self.lies += 1;
+                self.deeds.lies += 1;
                 if both {
                     said.push((to, scene.wire(message)));
                 }
@@ -63,7 +83,7 @@ impl Liar {
     /// What is said by one that lies in its values, and votes for what it has told.
     pub(super) fn linger(&mut self, scene: &Scene<'_>, to: NodeId, message: Message, said: &mut Vec<(NodeId, Wire)>) {
         if let Some(instead) = self.instead_of(scene, &message) {
-            self.lies += 1;
+            self.deeds.lies += 1;
             return said.extend(instead.into_iter().map(|message| (to, scene.wire(message))));
         }
         let message = match message {
@@ -116,31 +136,53 @@ impl Liar {
         self.instead.insert(part.value, Instead { id: Value::id_of(&encoded), encoded });
     }
 
-    /// A value that nobody should vote for.
+    /// A value that nobody should vote for, or one with a batch of which nothing may come.
     fn bad(&mut self, scene: &Scene<'_>, value: &Value) -> Value {
+        let ruse = BAD.choose(&mut self.rng).copied().unwrap_or(Ruse::FutureStamp);
+        let transaction = if ruse == Ruse::ForgedTransaction {
+            self.forged(scene, value).map(|command| (scene.time, command))
+        } else if ruse == Ruse::Overdraft {
+            self.overdraft(scene, value)
+        } else {
+            None
+        };
         let with = |body: Body| Value { body, ..value.clone() };
         let batch = |stamp_ms: TimeMs, commands: Vec<Command>| {
-            Body::Batch(Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms, commands }.encode()))
+            with(Body::Batch(Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms, commands }.encode())))
         };
-        match self.draw(12) {
-            0 => Value { previous: Hash32([7; 32]), ..value.clone() },
-            1 => Value { index: value.index + 1, ..value.clone() },
-            2 => Value { round: value.round + 1, ..value.clone() },
-            3 if value.index.is_multiple_of(2) => Value { heir: Some(value.proposer), ..value.clone() },
-            3 => Value { heir: Some(NodeId(u32::MAX)), ..value.clone() },
-            4 => with(Body::Batch(Bytes::from_static(b"garbage"))),
-            5 if self.draw(6) == 0 => with(Body::Batch(Bytes::from(vec![0; BATCH_BYTES_MAX + 1]))),
-            5 | 6 => with(batch(TimeMs(scene.time.0.saturating_sub(AHEAD_MS)), Vec::new())),
-            7 | 8 => with(batch(TimeMs(scene.time.0 + AHEAD_MS), Vec::new())),
-            _ => match self.forged(scene, value) {
-                Some(commands) => with(batch(scene.time, commands)),
-                None => with(batch(TimeMs(scene.time.0 + AHEAD_MS), Vec::new())),
-            },
+        if let Some((stamp_ms, command)) = transaction {
+            self.did(ruse);
+            return batch(stamp_ms, vec![command]);
+        }
+        // While there is nobody to sign for, it is wrong about the time.
+        let unsigned = matches!(ruse, Ruse::ForgedTransaction | Ruse::Overdraft);
+        let ruse = if unsigned { Ruse::FutureStamp } else { ruse };
+        self.did(ruse);
+        match ruse {
+            Ruse::WrongParent => Value { previous: Hash32([7; 32]), ..value.clone() },
+            Ruse::WrongIndex => Value { index: value.index + 1, ..value.clone() },
+            Ruse::WrongRound => Value { round: value.round + 1, ..value.clone() },
+            Ruse::OwnHeir => Value { heir: Some(value.proposer), ..value.clone() },
+            Ruse::StrangeHeir => Value { heir: Some(NodeId(u32::MAX)), ..value.clone() },
+            Ruse::Garbage => with(Body::Batch(Bytes::from_static(b"garbage"))),
+            Ruse::Oversized => with(Body::Batch(Bytes::from(vec![0; BATCH_BYTES_MAX + 1]))),
+            Ruse::PastStamp => batch(TimeMs(scene.time.0.saturating_sub(AHEAD_MS)), Vec::new()),
+            Ruse::FutureStamp
+            | Ruse::ForgedTransaction
+            | Ruse::Overdraft
+            | Ruse::DecidedValue
+            | Ruse::Votes
+            | Ruse::Polka
+            | Ruse::Precommits
+            | Ruse::Skip
+            | Ruse::Certificate
+            | Ruse::ForgedMail
+            | Ruse::ForgedAck => batch(TimeMs(scene.time.0 + AHEAD_MS), Vec::new()),
         }
     }
 
     /// A transaction of the value, or of an earlier one, as one that its account has not signed.
-    fn forged(&mut self, scene: &Scene<'_>, value: &Value) -> Option<Vec<Command>> {
+    fn forged(&mut self, scene: &Scene<'_>, value: &Value) -> Option<Command> {
         let recent = scene.log.iter().rev().take(16).filter_map(crate::replica::decided_of);
         let bodies = std::iter::once(value.body.clone()).chain(recent.map(|decided| decided.value.body));
         let mut txs = bodies.flat_map(|body| match body {
@@ -153,7 +195,7 @@ impl Liar {
         })?;
         let body = TxBody { salt: self.rng.random(), ..tx.body };
         let forged = SignedTx { version: 1, body: body.encode(), witnesses: tx.witnesses };
-        Some(vec![Command::Tx(forged.encode())])
+        Some(Command::Tx(forged.encode()))
     }
 }
 

@@ -26,7 +26,7 @@ impl Liar {
     /// Says something again.
     pub(super) fn replay(&mut self, scene: &Scene<'_>, said: &mut Vec<(NodeId, Wire)>) {
         let Some(to) = self.anybody(scene) else { return };
-        self.lies += 1;
+        self.deeds.lies += 1;
         if self.draw(3) > 0 {
             for _ in 0..3 {
                 let at = self.rng.random_range(0..self.heard.len().max(1));

@@ -33,7 +33,7 @@ impl Liar {
             Message::Ballot(signed)
                 if vote(scene, signed) && signed.ballot.index.is_multiple_of(3) && (both || scene.odd(to)) =>
             {
-                self.lies += 1;
+                self.deeds.lies += 1;
                 let value = match signed.ballot.value {
                     Some(_) => None,
                     None => Some(self.known(&signed.ballot).unwrap_or(Hash32([9; 32]))),
@@ -68,7 +68,7 @@ impl Liar {
     pub(super) fn conspire(&mut self, scene: &Scene<'_>, to: NodeId, message: Message, said: &mut Vec<(NodeId, Wire)>) {
         let second = self.second(scene.committee, scene.node, to);
         if let Some(instead) = self.instead_of(scene, &message) {
-            self.lies += 1;
+            self.deeds.lies += 1;
             self.note_proposal(&message);
             instead.iter().for_each(|message| self.note_proposal(message));
             if second {
@@ -117,7 +117,7 @@ impl Liar {
                 (value, _) => value,
             }
         };
-        self.lies += u64::from(value != ballot.value);
+        self.deeds.lies += u64::from(value != ballot.value);
         said.push((to, scene.wire(Message::Ballot(scene.sign(Ballot { value, ..ballot })))));
     }
 
@@ -131,7 +131,7 @@ impl Liar {
         let second: Vec<NodeId> = others.filter(|node| self.second(scene.committee, scene.node, *node)).collect();
         for ballot in due {
             let Some((_, other)) = self.both(&ballot) else { continue };
-            self.lies += 1;
+            self.deeds.lies += 1;
             let vote = scene.sign(Ballot { value: Some(other), ..ballot });
             said.extend(second.iter().map(|node| (*node, scene.wire(Message::Ballot(vote)))));
         }

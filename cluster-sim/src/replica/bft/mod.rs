@@ -514,13 +514,12 @@ impl Replica {
                 chain: &member.chain,
                 round: member.standing.round,
                 log: &self.disk.durable().entries,
+                kv: &self.kv,
                 fit: &fit,
             };
-            let before = liar.lies;
             step(&mut liar, &scene, &mut said);
-            if liar.lies > before {
-                let count = liar.lies - before;
-                out.push(Effect::Saw(Seen::Bft(BftSeen::Lied { node: self.node, group: self.group, count })));
+            if let Some(deeds) = liar.confess() {
+                out.push(Effect::Saw(Seen::Bft(BftSeen::Lied { node: self.node, group: self.group, deeds })));
             }
         }
         self.beside.liar = Some(liar);

@@ -66,7 +66,9 @@ impl Machine {
                 certificate(Quorum::Polka, ballots).filter(|_| of_here)
             }
             Event::Value { encoded, round, valid } => {
-                let value: Value = borsh::from_slice(encoded).ok().filter(|value: &Value| value.index == index)?;
+                // What was refused may say that it is of another entry: a liar has proposed it for this one.
+                let of_here = |value: &Value| value.index == index || !valid;
+                let value: Value = borsh::from_slice(encoded).ok().filter(of_here)?;
                 let id = value.id();
                 let proposed = proposed(index, id, &value, *round, *valid);
                 let kept = value.proposer == self.desk.node();

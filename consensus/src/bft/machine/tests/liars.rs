@@ -7,7 +7,9 @@ use ledger::limits::BATCH_BYTES_MAX;
 
 use super::super::parts::split;
 use super::net::{CLUSTER, Net, batch, committee};
-use crate::bft::{BftTiming, Body, Decided, Input, Message, Quorum, TURN_SLACK_MS, VALUE_VERSION, Value};
+use crate::bft::{
+    BftTiming, Body, Decided, Event, Input, Message, Quorum, Record, TURN_SLACK_MS, VALUE_VERSION, Value,
+};
 
 const PROPOSAL: BallotKind = BallotKind::Proposal { valid_round: None };
 
@@ -59,6 +61,24 @@ fn two_proposals_of_a_round_are_evidence_and_one_value_is_decided() {
         assert_eq!(pair.verify(&CLUSTER, &committee(1..=4, 0)), Ok(NodeId(1)));
         assert_eq!(pair.first.ballot.kind, PROPOSAL);
     }
+}
+
+#[test]
+fn who_has_refused_a_value_of_another_entry_comes_back_with_its_records() {
+    let mut net = led_by_a_liar();
+    let value = Value { index: 2, ..net.value(2, 0, batch("of the next entry")) };
+    let id = spread(&mut net, 1, &value);
+    let signed = net.ballot(1, 1, 0, PROPOSAL, Some(id));
+    say(&mut net, signed);
+    net.settle(1000);
+    let at = net.at(2);
+    let refused = |record: &Record| matches!(record.event, Event::Value { valid: false, .. });
+    assert!(net.nodes[at].written.iter().any(refused), "it has written down what it refused");
+    net.crash(at);
+    net.start(at, 0);
+    assert_eq!(net.nodes[at].stopped, None);
+    net.until(1);
+    assert!(net.nodes.iter().all(|node| node.stopped.is_none()));
 }
 
 #[test]
