@@ -318,6 +318,7 @@ impl GroupTask {
         let now = tokio::time::Instant::now();
         if now >= self.forget_at {
             self.forget_at = now + FORGET_EVERY;
+            self.waiters.turn_away();
             self.waiters.forget_silent(now);
         }
     }
@@ -333,6 +334,12 @@ impl GroupTask {
                 let outcomes = block.outcomes.clone();
                 let height = block.header.height;
                 let governed = outcomes.iter().any(|outcome| matches!(outcome, CommandOutcome::Governed { .. }));
+                let of_beacon =
+                    |outcome: &CommandOutcome| matches!(outcome, CommandOutcome::Delivered(GroupId::BEACON, _));
+                if governed || outcomes.iter().any(of_beacon) {
+                    // Members and certificates may have gone: those hear of that before anything of this block is told.
+                    self.waiters.turn_away();
+                }
                 for (txid, decision) in votes {
                     self.waiters.vote(&txid, decision, Some(height));
                 }

@@ -1,7 +1,8 @@
 //! Who waits for which transaction, until its fate is known and, where asked, applied.
 //!
 //! Owns the books of one group; they are volatile, and lost with the leadership. Whoever is not told asks
-//! again with the same bytes. It never judges a transaction.
+//! again with the same bytes. It never judges a transaction. Whom a channel does not admit any more waits no longer, and is
+//! told nothing but that: what is about to be told asks the gate first.
 //!
 //! A credit is applied once its stream is taken that far. Of a stream that has ended with a shard at one of its ends, and of
 //! one that a shard had which this one came from, only the state can tell: see [`Waiters::judge`].
@@ -22,7 +23,7 @@ use parking_lot::Mutex;
 use proto::v1;
 use tokio::time::Instant;
 
-use crate::server::ingest::{Checked, decision_reason, id_bytes, refused};
+use crate::server::ingest::{Checked, Gate, Sender, decision_reason, id_bytes, refused};
 use crate::server::replies::ReplyQueue;
 
 /// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
@@ -32,6 +33,7 @@ pub(super) const SILENT_KEPT: Duration = Duration::from_secs(60);
 struct Waiter {
     reply: Arc<ReplyQueue>,
     wants_applied: bool,
+    sender: Arc<Sender>,
 }
 
 /// The bytes that were checked and sequenced, and who sent them.
@@ -69,6 +71,8 @@ pub enum Waits {
     Rides,
     /// It does not: as many others as may be wait with other witnesses over the same body.
     Crowded,
+    /// It does not: whoever sends it is not admitted any more, and was told so.
+    Denied,
 }
 
 /// Bytes that count for as long as they are held.
@@ -105,6 +109,7 @@ struct Unapplied {
     txid: TxId,
     remaining: usize,
     reply: Arc<ReplyQueue>,
+    sender: Arc<Sender>,
 }
 
 /// Who asked when which transaction is applied, by the address of its queue, which the record keeps
@@ -134,6 +139,7 @@ struct Books {
 /// Who waits for which transaction of one group.
 pub struct Waiters {
     group: GroupId,
+    gate: Gate,
     books: Mutex<Books>,
     bytes: Arc<AtomicUsize>,
 }
@@ -143,16 +149,26 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
 }
 
 impl Waiters {
-    /// Nobody waits yet.
+    /// Nobody waits yet, and everybody is told.
     #[must_use]
     pub fn of(group: GroupId) -> Self {
-        Self { group, books: Mutex::default(), bytes: Arc::default() }
+        Self::behind(Gate::open(), group)
+    }
+
+    /// Nobody waits yet; those are told whom the gate lets be.
+    #[must_use]
+    pub fn behind(gate: Gate, group: GroupId) -> Self {
+        Self { group, gate, books: Mutex::default(), bytes: Arc::default() }
     }
 
     /// Remembers who waits. A sender that repeats itself is told once.
-    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> Waits {
+    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool, sender: &Arc<Sender>) -> Waits {
         let mut books = self.books.lock();
-        let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
+        if let Some(refusal) = self.gate.denies(sender) {
+            reply.push(self.denied(&tx.txid, refusal));
+            return Waits::Denied;
+        }
+        let waiter = Waiter { reply: Arc::clone(reply), wants_applied, sender: Arc::clone(sender) };
         let sent = |waiter| Sent { checked: Held::new(tx.bytes.clone(), &self.bytes), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
             let waiting = Waiting { first: sent(waiter), rivals: Vec::new(), said: None, asked: Instant::now() };
@@ -190,9 +206,51 @@ impl Waiters {
         }
         waiting.said = Some(said);
         let event = self.event(txid, said);
-        for waiter in waiting.all() {
-            waiter.reply.push(event.clone());
+        let waits_on = waiting.retain(|waiter| self.tell(&waiter.reply, &waiter.sender, || event.clone()));
+        if !waits_on {
+            books.waiting.remove(txid);
         }
+    }
+
+    fn denied(&self, txid: &TxId, refusal: v1::Refusal) -> v1::SubmitEvent {
+        v1::SubmitEvent::refused(id_bytes(txid), refusal).by(self.group)
+    }
+
+    /// Tells somebody, or that it is not admitted any more; returns whether it is.
+    fn tell(&self, reply: &ReplyQueue, sender: &Sender, event: impl FnOnce() -> v1::SubmitEvent) -> bool {
+        let refusal = self.gate.ends(sender);
+        let admitted = refusal.is_none();
+        let event = match refusal {
+            Some(refusal) => v1::SubmitEvent::refused(event().txid, refusal).by(self.group),
+            None => event(),
+        };
+        reply.push(event);
+        admitted
+    }
+
+    /// Answers somebody who does not wait.
+    pub fn answer(&self, reply: &ReplyQueue, sender: &Sender, event: v1::SubmitEvent) {
+        self.tell(reply, sender, || event);
+    }
+
+    /// Ends the waiting of all whom the newest state does not admit any more. They are told that, and nothing later.
+    pub fn turn_away(&self) {
+        if self.gate.is_open() {
+            return;
+        }
+        let mut books = self.books.lock();
+        let stays = |txid: &TxId, reply: &ReplyQueue, sender: &Sender| match self.gate.ends(sender) {
+            None => true,
+            Some(refusal) => {
+                reply.push(self.denied(txid, refusal));
+                false
+            }
+        };
+        books.waiting.retain(|txid, waiting| waiting.retain(|waiter| stays(txid, &waiter.reply, &waiter.sender)));
+        let applied = books.unapplied.iter();
+        let gone: Vec<u64> =
+            applied.filter(|(_, one)| !stays(&one.txid, &one.reply, &one.sender)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| books.forget(id));
     }
 
     /// Whether somebody waits for these very bytes, so that they have been checked.
@@ -213,9 +271,9 @@ impl Waiters {
         let Some(waiting) = books.waiting.remove(&receipt.txid) else { return };
         let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
         for waiter in waiting.waiters() {
-            waiter.reply.push(event.clone());
-            if waiter.wants_applied {
-                books.await_applied(self.group, receipt, waiter.reply);
+            let told = self.tell(&waiter.reply, &waiter.sender, || event.clone());
+            if told && waiter.wants_applied {
+                books.await_applied(self.group, receipt, waiter);
             }
         }
     }
@@ -250,7 +308,7 @@ impl Waiters {
         drop(books);
         let event = refused(txid, Some(bytes), reject, leader).by(self.group);
         for waiter in refused_sent.waiters {
-            waiter.reply.push(event.clone());
+            self.tell(&waiter.reply, &waiter.sender, || event.clone());
         }
     }
 
@@ -258,7 +316,7 @@ impl Waiters {
     pub fn refuse_all(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
         let waiting = self.books.lock().waiting.remove(txid);
         for waiter in waiting.into_iter().flat_map(Waiting::waiters) {
-            waiter.reply.push(refused(txid, None, reject, leader).by(self.group));
+            self.tell(&waiter.reply, &waiter.sender, || refused(txid, None, reject, leader).by(self.group));
         }
     }
 
@@ -271,7 +329,14 @@ impl Waiters {
         let later = stream.split_off(&next_seq);
         let done = std::mem::replace(stream, later);
         for id in done.into_values().flatten() {
-            books.one_applied(self.group, id);
+            self.one_applied(&mut books, id);
+        }
+    }
+
+    fn one_applied(&self, books: &mut Books, id: u64) {
+        if let Some(done) = books.one_applied(id) {
+            let event = || v1::SubmitEvent::applied(id_bytes(&done.txid)).by(self.group);
+            self.tell(&done.reply, &done.sender, event);
         }
     }
 
@@ -306,7 +371,7 @@ impl Waiters {
             while let Some(first) = stream.first_entry() {
                 match judge(source, dest, *first.key()) {
                     MailFate::Waits => break,
-                    MailFate::Taken => first.remove().into_iter().for_each(|id| books.one_applied(self.group, id)),
+                    MailFate::Taken => first.remove().into_iter().for_each(|id| self.one_applied(&mut books, id)),
                     MailFate::Elsewhere => first.remove().into_iter().for_each(|id| books.forget(id)),
                 }
             }
@@ -358,8 +423,13 @@ impl Waiting {
         std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked.bytes == *bytes)
     }
 
-    fn all(&self) -> impl Iterator<Item = &Waiter> {
-        std::iter::once(&self.first).chain(&self.rivals).flat_map(|sent| &sent.waiters)
+    /// Keeps those who are to go on waiting, and returns whether anybody does.
+    fn retain(&mut self, mut keep: impl FnMut(&Waiter) -> bool) -> bool {
+        let all = std::iter::once(&mut self.first).chain(&mut self.rivals);
+        all.fold(false, |any, sent| {
+            sent.waiters.retain(&mut keep);
+            any || !sent.waiters.is_empty()
+        })
     }
 
     fn waiters(self) -> impl Iterator<Item = Waiter> {
@@ -370,7 +440,11 @@ impl Waiting {
 impl Sent {
     fn join(&mut self, waiter: Waiter) {
         match self.waiters.iter_mut().find(|known| Arc::ptr_eq(&known.reply, &waiter.reply)) {
-            Some(known) => known.wants_applied |= waiter.wants_applied,
+            // A stream is told once, and as whoever asked last over it.
+            Some(known) => {
+                known.wants_applied |= waiter.wants_applied;
+                known.sender = waiter.sender;
+            }
             None => self.waiters.push(waiter),
         }
     }
@@ -391,7 +465,9 @@ impl Books {
         Some(std::mem::replace(&mut waiting.first, next))
     }
 
-    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, reply: Arc<ReplyQueue>) {
+    /// Notes that somebody waits who was just told the receipt.
+    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, waiter: Waiter) {
+        let Waiter { reply, sender, .. } = waiter;
         let Outcome::Committed { mail } = &receipt.outcome else { return };
         // The numbers in a receipt of a shard that this one came from are those of its streams.
         let writes = |books: &Self, dest: &GroupId| receipt.group == group && !books.retired.contains(dest);
@@ -407,7 +483,7 @@ impl Books {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
+        self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply, sender });
         for (dest, seq) in open {
             let stream = match writes(self, &dest) {
                 true => self.by_stream.entry(dest).or_default(),
@@ -427,15 +503,16 @@ impl Books {
         }
     }
 
-    fn one_applied(&mut self, group: GroupId, id: u64) {
-        let Some(unapplied) = self.unapplied.get_mut(&id) else { return };
+    /// One more credit is taken; returns whom to tell when it was the last.
+    fn one_applied(&mut self, id: u64) -> Option<Unapplied> {
+        let unapplied = self.unapplied.get_mut(&id)?;
         unapplied.remaining -= 1;
-        if unapplied.remaining == 0
-            && let Some(done) = self.unapplied.remove(&id)
-        {
-            self.asked.remove(&asked(done.txid, &done.reply));
-            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)).by(group));
+        if unapplied.remaining > 0 {
+            return None;
         }
+        let done = self.unapplied.remove(&id)?;
+        self.asked.remove(&asked(done.txid, &done.reply));
+        Some(done)
     }
 }
 
