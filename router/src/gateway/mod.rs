@@ -152,6 +152,7 @@ impl Router for Gateway {
     }
 
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryReply>, Status> {
+        caller::role(&request, &Role::ALL)?;
         let Ok(_turn) = self.reads.try_acquire() else {
             let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             let refusal = refusal.detail("the router answers as many reads as it can");
@@ -165,7 +166,8 @@ impl Router for Gateway {
         Ok(Response::new(query::answer(&self.desk, request).await))
     }
 
-    async fn cluster(&self, _: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
+    async fn cluster(&self, request: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
+        caller::role(&request, &Role::ALL)?;
         Ok(Response::new(self.desk.view().to_reply()))
     }
 
