@@ -72,7 +72,6 @@ fn has(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// How often the logs of these nodes say something.
 /// How often they have logged that organisation C was denied this about a group.
 fn noted(nodes: &BTreeMap<NodeId, Process>, denial: &str, group: GroupId) -> usize {
     let all = [denial, &format!("org=Some({C})"), &group.to_string()].map(str::to_owned);
