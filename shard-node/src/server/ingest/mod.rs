@@ -1,10 +1,11 @@
 //! The way in for transactions of one group: what has arrived (`arrivals`), what it is worth (`check`), who waits for
-//! its fate (`waiters`), and whether those may still be told (`gate`).
+//! its fate (`waiters`, with `books`), and whether those may still be told (`gate`).
 //!
 //! Owns a transaction from its arrival to the answer. Nothing unchecked is sequenced, and nothing here
 //! changes state: `intake` moves transactions from one part to the next, the group's task sequences them.
 
 mod arrivals;
+mod books;
 mod check;
 mod gate;
 mod waiters;

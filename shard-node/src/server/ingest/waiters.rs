@@ -7,60 +7,28 @@
 //! A credit is applied once its stream is taken that far. Of a stream that has ended with a shard at one of its ends, and of
 //! one that a shard had which this one came from, only the state can tell: see [`Waiters::judge`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
-use hashbrown::{HashMap, HashSet};
 use ledger::ids::{GroupId, Height, NodeId, TxId};
 use ledger::limits::RIVALS_MAX;
-use ledger::receipt::{Outcome, Receipt};
+use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use parking_lot::Mutex;
 use proto::v1;
 use tokio::time::Instant;
 
+use crate::core::entry::{Command, Entry};
+use crate::server::ingest::books::{Books, Held, Said, Sent, Waiter, Waiting};
 use crate::server::ingest::{Checked, Gate, Sender, decision_reason, id_bytes, refused};
 use crate::server::replies::ReplyQueue;
 
 /// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
 /// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
 pub(super) const SILENT_KEPT: Duration = Duration::from_secs(60);
-
-struct Waiter {
-    reply: Arc<ReplyQueue>,
-    wants_applied: bool,
-    sender: Arc<Sender>,
-}
-
-/// The bytes that were checked and sequenced, and who sent them.
-struct Sent {
-    checked: Held,
-    waiters: Vec<Waiter>,
-}
-
-/// What a group says of a transaction before its outcome is known.
-#[derive(Clone, Copy)]
-enum Said {
-    /// It votes once another group has.
-    Waits,
-    Vote(v1::Vote),
-}
-
-/// Everybody who waits for one transaction. The txid does not cover the witnesses, so only the very
-/// same bytes may rely on a check, and a refusal of some bytes is no news to those who sent others:
-/// else anybody who has seen a body could spoil it. A receipt is for all.
-struct Waiting {
-    first: Sent,
-    rivals: Vec<Sent>,
-    /// What everybody here has been told so far, of a transaction that other groups vote on, too.
-    said: Option<Said>,
-    /// When somebody last asked.
-    asked: Instant,
-}
 
 /// How a transaction waits for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,25 +43,6 @@ pub enum Waits {
     Denied,
 }
 
-/// Bytes that count for as long as they are held.
-struct Held {
-    bytes: Bytes,
-    total: Arc<AtomicUsize>,
-}
-
-impl Held {
-    fn new(bytes: Bytes, total: &Arc<AtomicUsize>) -> Self {
-        total.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, total: Arc::clone(total) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
-}
-
 /// What the state says of a message in a stream that is written no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailFate {
@@ -103,37 +52,6 @@ pub enum MailFate {
     Waits,
     /// Another group has passed it on, and only that one will know.
     Elsewhere,
-}
-
-struct Unapplied {
-    txid: TxId,
-    remaining: usize,
-    reply: Arc<ReplyQueue>,
-    sender: Arc<Sender>,
-}
-
-/// Who asked when which transaction is applied, by the address of its queue, which the record keeps
-/// alive: a stream that asks again is told once.
-type Asked = (TxId, usize);
-
-fn asked(txid: TxId, reply: &Arc<ReplyQueue>) -> Asked {
-    (txid, Arc::as_ptr(reply).addr())
-}
-
-#[derive(Default)]
-struct Books {
-    waiting: HashMap<TxId, Waiting>,
-    unapplied: HashMap<u64, Unapplied>,
-    asked: HashSet<Asked>,
-    by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
-    taken: HashMap<GroupId, u64>,
-    /// Shards that have ended: nobody takes a stream to one of them any more.
-    retired: BTreeSet<GroupId>,
-    /// As `by_stream`, of streams that are written no more: by whose they are, and where they went.
-    ended: BTreeMap<(GroupId, GroupId), BTreeMap<u64, Vec<u64>>>,
-    /// Somebody waits for one of these who has not been judged yet.
-    fresh: bool,
-    next_id: u64,
 }
 
 /// Who waits for which transaction of one group.
@@ -168,6 +86,7 @@ impl Waiters {
             reply.push(self.denied(&tx.txid, refusal));
             return Waits::Denied;
         }
+        books.withdrawn.remove(&tx.bytes);
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied, sender: Arc::clone(sender) };
         let sent = |waiter| Sent { checked: Held::new(tx.bytes.clone(), &self.bytes), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
@@ -233,7 +152,8 @@ impl Waiters {
         self.tell(reply, sender, || event);
     }
 
-    /// Ends the waiting of all whom the newest state does not admit any more. They are told that, and nothing later.
+    /// Ends the waiting of all whom the newest state does not admit any more. They are told that, and nothing later. What they
+    /// alone have sent is withdrawn.
     pub fn turn_away(&self) {
         if self.gate.is_open() {
             return;
@@ -246,11 +166,25 @@ impl Waiters {
                 false
             }
         };
-        books.waiting.retain(|txid, waiting| waiting.retain(|waiter| stays(txid, &waiter.reply, &waiter.sender)));
+        books.retain(Instant::now(), |txid, waiter| stays(txid, &waiter.reply, &waiter.sender));
         let applied = books.unapplied.iter();
         let gone: Vec<u64> =
             applied.filter(|(_, one)| !stays(&one.txid, &one.reply, &one.sender)).map(|(id, _)| *id).collect();
         gone.into_iter().for_each(|id| books.forget(id));
+    }
+
+    /// An entry that is about to be proposed, without what was withdrawn. Whoever sent that was told so.
+    #[must_use]
+    pub fn without_withdrawn(&self, entry: Bytes) -> Bytes {
+        let books = self.books.lock();
+        if books.withdrawn.is_empty() {
+            return entry;
+        }
+        let mut read = Entry::decode(&entry);
+        let all = read.commands.len();
+        let withdrawn = |tx: &[u8]| books.withdrawn.contains_key(tx);
+        read.commands.retain(|command| !matches!(command, Command::Tx(tx) if withdrawn(tx)));
+        if read.commands.len() == all { entry } else { Bytes::from(read.encode()) }
     }
 
     /// Whether somebody waits for these very bytes, so that they have been checked.
@@ -294,7 +228,10 @@ impl Waiters {
     /// away as the transaction's deadline, or never come.
     pub fn forget_silent(&self, now: Instant) {
         let silent = |waiting: &Waiting| waiting.said.is_some() && now > waiting.asked + SILENT_KEPT;
-        self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
+        let mut books = self.books.lock();
+        books.waiting.retain(|_, waiting| !silent(waiting));
+        // Whatever was on its way then has been proposed, or was lost.
+        books.withdrawn.retain(|_, (_, since)| now <= *since + SILENT_KEPT);
     }
 
     /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting, and so does
@@ -415,104 +352,6 @@ impl Waiters {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-impl Waiting {
-    fn sent_mut(&mut self, bytes: &Bytes) -> Option<&mut Sent> {
-        std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked.bytes == *bytes)
-    }
-
-    /// Keeps those who are to go on waiting, and returns whether anybody does.
-    fn retain(&mut self, mut keep: impl FnMut(&Waiter) -> bool) -> bool {
-        let all = std::iter::once(&mut self.first).chain(&mut self.rivals);
-        all.fold(false, |any, sent| {
-            sent.waiters.retain(&mut keep);
-            any || !sent.waiters.is_empty()
-        })
-    }
-
-    fn waiters(self) -> impl Iterator<Item = Waiter> {
-        std::iter::once(self.first).chain(self.rivals).flat_map(|sent| sent.waiters)
-    }
-}
-
-impl Sent {
-    fn join(&mut self, waiter: Waiter) {
-        match self.waiters.iter_mut().find(|known| Arc::ptr_eq(&known.reply, &waiter.reply)) {
-            // A stream is told once, and as whoever asked last over it.
-            Some(known) => {
-                known.wants_applied |= waiter.wants_applied;
-                known.sender = waiter.sender;
-            }
-            None => self.waiters.push(waiter),
-        }
-    }
-}
-
-impl Books {
-    /// Those who wait for these bytes, who then wait no more.
-    fn take_sent(&mut self, txid: &TxId, bytes: &Bytes) -> Option<Sent> {
-        let waiting = self.waiting.get_mut(txid)?;
-        if waiting.first.checked.bytes != *bytes {
-            let at = waiting.rivals.iter().position(|sent| sent.checked.bytes == *bytes)?;
-            return Some(waiting.rivals.remove(at));
-        }
-        if waiting.rivals.is_empty() {
-            return self.waiting.remove(txid).map(|waiting| waiting.first);
-        }
-        let next = waiting.rivals.remove(0);
-        Some(std::mem::replace(&mut waiting.first, next))
-    }
-
-    /// Notes that somebody waits who was just told the receipt.
-    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, waiter: Waiter) {
-        let Waiter { reply, sender, .. } = waiter;
-        let Outcome::Committed { mail } = &receipt.outcome else { return };
-        // The numbers in a receipt of a shard that this one came from are those of its streams.
-        let writes = |books: &Self, dest: &GroupId| receipt.group == group && !books.retired.contains(dest);
-        let known =
-            |(dest, seq): &&(GroupId, u64)| writes(self, dest) && self.taken.get(dest).is_some_and(|taken| seq < taken);
-        let open: Vec<(GroupId, u64)> = mail.iter().filter(|mark| !known(mark)).copied().collect();
-        if open.is_empty() {
-            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
-            return;
-        }
-        if reply.is_closed() || !self.asked.insert(asked(receipt.txid, &reply)) {
-            return;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply, sender });
-        for (dest, seq) in open {
-            let stream = match writes(self, &dest) {
-                true => self.by_stream.entry(dest).or_default(),
-                false => {
-                    self.fresh = true;
-                    self.ended.entry((receipt.group, dest)).or_default()
-                }
-            };
-            stream.entry(seq).or_default().push(id);
-        }
-    }
-
-    /// Nobody here will know.
-    fn forget(&mut self, id: u64) {
-        if let Some(unapplied) = self.unapplied.remove(&id) {
-            self.asked.remove(&asked(unapplied.txid, &unapplied.reply));
-        }
-    }
-
-    /// One more credit is taken; returns whom to tell when it was the last.
-    fn one_applied(&mut self, id: u64) -> Option<Unapplied> {
-        let unapplied = self.unapplied.get_mut(&id)?;
-        unapplied.remaining -= 1;
-        if unapplied.remaining > 0 {
-            return None;
-        }
-        let done = self.unapplied.remove(&id)?;
-        self.asked.remove(&asked(done.txid, &done.reply));
-        Some(done)
     }
 }
 

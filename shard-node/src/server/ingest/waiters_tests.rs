@@ -1,5 +1,7 @@
 use super::*;
+use crate::core::entry::ENTRY_VERSION;
 use crate::server::ingest::testing::{Shutting, anybody, checked, next, of_org, receipt};
+use ledger::ids::TimeMs;
 use v1::submit_event::Event;
 
 #[tokio::test]
@@ -315,16 +317,53 @@ async fn who_is_shut_out_is_turned_away_at_once_and_the_others_go_on_waiting() {
         |event: &Event| matches!(event, Event::Refusal(refusal) if refusal.reject() == Some(Reject::ChannelUntold));
     assert!(seen.len() == 2 && seen.iter().all(untold), "{seen:?}");
     assert!(two.waiters.knows(&both.txid, &both.bytes) && !two.waiters.has(&own.txid));
-    assert_eq!(two.waiters.bytes(), both.bytes.len());
+    // What it has on its way alone is proposed no more, and counts until it is forgotten.
+    let entry = |txs: &[&Checked]| {
+        let commands = txs.iter().map(|tx| Command::Tx(tx.bytes.to_vec())).collect();
+        Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(7), commands }.encode())
+    };
+    assert_eq!(two.waiters.bytes(), both.bytes.len() + own.bytes.len());
+    assert_eq!(two.waiters.without_withdrawn(entry(&[&both, &own])), entry(&[&both]));
     // What it hands over now is not taken, and there it is told so as at the door.
     assert_eq!(two.waiters.wait(&own, &two.replies[1], false, &two.senders[1]), Waits::Denied);
     let seen = next(&mut two.events[1]).await;
     assert!(matches!(&seen[..], [Event::Refusal(refusal)] if refusal.reject() == Some(Reject::ChannelRefused)));
     assert!(!two.waiters.has(&own.txid));
+    assert_eq!(two.waiters.without_withdrawn(entry(&[&own])), entry(&[]));
     let word = v1::SubmitEvent::waits(id_bytes(&own.txid));
     two.waiters.answer(&two.replies[1], &two.senders[1], word);
     two.is_untold().await;
     two.waiters.receipt(&receipt(both.txid, Vec::new()));
     assert!(matches!(next(&mut two.events[0]).await[..], [Event::Receipt(_)]));
+    // Whoever stays may send the same, which is then like any other.
+    assert_eq!(two.waiters.wait(&own, &two.replies[0], false, &two.senders[0]), Waits::First);
+    assert_eq!(two.waiters.without_withdrawn(entry(&[&own])), entry(&[&own]));
     two.hears_nothing_else().await;
+}
+
+#[tokio::test]
+async fn what_others_have_sent_over_the_same_body_stays_when_one_is_turned_away() {
+    let entry = |txs: &[&Checked]| {
+        let commands = txs.iter().map(|tx| Command::Tx(tx.bytes.to_vec())).collect();
+        Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(7), commands }.encode())
+    };
+    let (of_one, of_other) = (witnessed("of one"), witnessed("of the other"));
+    for goes_first in [true, false] {
+        let two = Two::new();
+        let mut order = [(0, &of_one), (1, &of_other)];
+        if goes_first {
+            order.reverse();
+        }
+        for (who, tx) in order {
+            assert_eq!(two.waiters.wait(tx, &two.replies[who], false, &two.senders[who]), Waits::First);
+        }
+        two.shut_out();
+        two.waiters.turn_away();
+        assert!(two.waiters.knows(&of_one.txid, &of_one.bytes) && !two.waiters.knows(&of_other.txid, &of_other.bytes));
+        assert_eq!(two.waiters.without_withdrawn(entry(&[&of_other, &of_one])), entry(&[&of_one]));
+        // After a while nothing of it can be on its way.
+        two.waiters.forget_silent(Instant::now() + 2 * SILENT_KEPT);
+        assert_eq!(two.waiters.bytes(), of_one.bytes.len());
+        assert_eq!(two.waiters.without_withdrawn(entry(&[&of_other])), entry(&[&of_other]));
+    }
 }
