@@ -3,9 +3,11 @@
 //! The state in the view is that of the height at which is judged: a host asks its newest applied
 //! state, also when somebody wants to read an older height, so that whoever was excluded gets nothing
 //! from the block of the exclusion on, whatever connection or certificate they still have.
+//!
+//! What nodes are sent as replicas, and which of them carry mail, is not asked here: committees and anchors say so.
 
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, Height, LockId, NodeId, OrgId, TimeMs};
+use ledger::ids::{Address, AssetId, Height, LockId, OrgId, TimeMs};
 use ledger::lock::Lock;
 use ledger::schema;
 use ledger::view::View;
@@ -14,7 +16,7 @@ use crate::change::{AuditGrant, Scope};
 use crate::lifecycle::Deed;
 use crate::policy::Role;
 use crate::reject::ChannelReject;
-use crate::state::{self, MemberRecord};
+use crate::state;
 
 /// Who asks, as the transport has authenticated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +63,6 @@ pub enum Action {
     AuditRead(AuditTarget),
     /// Have the exclusion receipt of this organisation: its members' to read, and its own.
     Receipt(OrgId),
-    /// Receive the chain as this node: log, snapshots and votes.
-    Replicate(NodeId),
-    /// Carry mail of the channel as this node.
-    Anchor(NodeId),
 }
 
 /// Where in time is judged.
@@ -90,7 +88,7 @@ pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> 
     let auditor = caller.roles.contains(&Role::Auditor);
     let verdict = match (&member, action) {
         (_, Action::Join) => join(view, caller, at),
-        (Some(member), _) => as_member(member, caller, action),
+        (Some(_), _) => as_member(caller, action),
         // Whoever is no member may only be an auditor.
         (None, Action::AuditRead(target)) if auditor => return audit(view, caller, target, at),
         (None, Action::Receipt(org)) => receipt(view, caller, org, at),
@@ -154,7 +152,7 @@ pub fn sight(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -
     }
 }
 
-fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Result<(), ChannelReject> {
+fn as_member(caller: &Caller<'_>, action: Action) -> Result<(), ChannelReject> {
     let has = |role| caller.roles.contains(&role);
     let reads = matches!(action, Action::Read | Action::AuditRead(_) | Action::Receipt(_));
     if has(Role::Auditor) {
@@ -170,18 +168,6 @@ fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Resu
         // Judged by the invitation.
         Action::Join => false,
         Action::Approve => has(Role::Admin) || has(Role::Member) || has(Role::Node),
-        Action::Replicate(node) => {
-            if has(Role::Node) && !member.hosts(node) {
-                return Err(ChannelReject::NotReplica);
-            }
-            has(Role::Node)
-        }
-        Action::Anchor(node) => {
-            if has(Role::Node) && !member.anchors.contains(&node) {
-                return Err(ChannelReject::NotAnchor);
-            }
-            has(Role::Node)
-        }
     };
     if allowed { Ok(()) } else { Err(ChannelReject::Role) }
 }
@@ -269,7 +255,5 @@ fn deed(action: Action) -> Deed {
         Action::Write => Deed::Write,
         Action::Propose | Action::Approve | Action::Join => Deed::Govern,
         Action::OwnAct => Deed::OwnAct,
-        Action::Replicate(_) => Deed::Replicate,
-        Action::Anchor(_) => Deed::Anchor,
     }
 }

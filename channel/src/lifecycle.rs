@@ -53,10 +53,6 @@ pub enum Deed {
     Govern,
     /// Change what is one's own: keys, nodes, leaving.
     OwnAct,
-    /// Receive the chain as a replica.
-    Replicate,
-    /// Carry mail.
-    Anchor,
 }
 
 impl Phase {
@@ -96,12 +92,12 @@ impl Phase {
         match (self, deed) {
             (Self::Proposed | Self::Approved | Self::Abandoned, _) => Err(ChannelReject::NotRunning),
             (Self::Running, _)
-            | (Self::Frozen | Self::Closing, Deed::Read | Deed::OwnAct | Deed::Replicate | Deed::Anchor)
+            | (Self::Frozen | Self::Closing, Deed::Read | Deed::OwnAct)
             | (Self::Frozen, Deed::Govern)
-            | (Self::Closed, Deed::Read | Deed::Replicate) => Ok(()),
+            | (Self::Closed, Deed::Read) => Ok(()),
             (Self::Frozen, Deed::Write) => Err(ChannelReject::Frozen),
             (Self::Closing, Deed::Write | Deed::Govern) => Err(ChannelReject::Closing),
-            (Self::Closed, Deed::Write | Deed::Govern | Deed::OwnAct | Deed::Anchor) => Err(ChannelReject::Closed),
+            (Self::Closed, Deed::Write | Deed::Govern | Deed::OwnAct) => Err(ChannelReject::Closed),
         }
     }
 }
@@ -135,16 +131,16 @@ mod tests {
     #[test]
     fn every_cell_of_the_table_of_deeds() {
         use ChannelReject::{Closed as C, Closing as G, Frozen as F, NotRunning as N};
-        let deeds = [Deed::Read, Deed::Write, Deed::Govern, Deed::OwnAct, Deed::Replicate, Deed::Anchor];
+        let deeds = [Deed::Read, Deed::Write, Deed::Govern, Deed::OwnAct];
         #[rustfmt::skip]
-        let table: [[Result<(), ChannelReject>; 6]; 7] = [
-            /* Proposed  */ [Err(N); 6],
-            /* Approved  */ [Err(N); 6],
-            /* Running   */ [Ok(()); 6],
-            /* Frozen    */ [Ok(()), Err(F), Ok(()), Ok(()), Ok(()), Ok(())],
-            /* Closing   */ [Ok(()), Err(G), Err(G), Ok(()), Ok(()), Ok(())],
-            /* Closed    */ [Ok(()), Err(C), Err(C), Err(C), Ok(()), Err(C)],
-            /* Abandoned */ [Err(N); 6],
+        let table: [[Result<(), ChannelReject>; 4]; 7] = [
+            /* Proposed  */ [Err(N); 4],
+            /* Approved  */ [Err(N); 4],
+            /* Running   */ [Ok(()); 4],
+            /* Frozen    */ [Ok(()), Err(F), Ok(()), Ok(())],
+            /* Closing   */ [Ok(()), Err(G), Err(G), Ok(())],
+            /* Closed    */ [Ok(()), Err(C), Err(C), Err(C)],
+            /* Abandoned */ [Err(N); 4],
         ];
         for (phase, row) in Phase::ALL.into_iter().zip(table) {
             for (deed, cell) in deeds.into_iter().zip(row) {

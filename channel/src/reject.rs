@@ -133,10 +133,6 @@ ledger::rejections! {
         CloseMail = 62, "channel_close_mail", "mail of the channel is not acknowledged by its peers yet", "wait until it has been taken";
         /// Founding out of form.
         FoundingForm = 63, "founding_form", "name, members or policies of the founding are out of form", "use 1-64 letters, digits, '-', '_' or '.' for the name, and one policy for each subject";
-        /// Not a member's replica.
-        NotReplica = 64, "channel_not_replica", "the node is none of its organisation's nodes in the channel", "set the organisation's nodes first";
-        /// Not an anchor.
-        NotAnchor = 65, "channel_not_anchor", "the node is none of its organisation's anchors in the channel", "set the organisation's anchors first";
         /// Restated without change.
         NoChange = 66, "channel_no_change", "everything is already as the command asks", "none";
         /// Too few nodes for the engine.

@@ -281,6 +281,8 @@ crate::rejections! {
         PolicyStale = 177, "org_policy_stale", "the policy that is to be replaced has changed since this was proposed", "look at the one in force with 'seamark beacon policy', and propose anew";
         /// Organisations that could not satisfy a policy.
         PolicyBlocks = 178, "org_policy_blocks", "the organisations that there would be then could not satisfy a policy of the cluster", "change that policy first: 'seamark beacon policy' shows them all";
+        /// Who sent it takes no part in the channel any more.
+        ChannelUntold = 192, "channel_untold", "the channel does not admit whoever sent the transaction any more, and tells it nothing of what became of that; it may have been executed", "ask somebody who takes part in the channel: 'seamark tx' tells them";
     }
 }
 

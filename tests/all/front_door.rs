@@ -51,16 +51,23 @@ impl Door {
 
     /// A client's certificate of an organisation of the cluster that was valid until yesterday.
     fn expired(&self) -> Identity {
+        self.signed(Some("client"), -1)
+    }
+
+    /// A certificate of an organisation of the cluster that says this in OU, valid for two days until so many from now.
+    fn signed(&self, unit: Option<&str>, until_days: i32) -> Identity {
         let authority = self.cluster.authority("org-a");
         let key = KeyPair::from_pem(&authority.key_pem()).unwrap();
         let issuer = Issuer::from_ca_cert_pem(authority.cert_pem(), key).unwrap();
         let day = time::Duration::days(1);
         let now = time::OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
-        (params.not_before, params.not_after) = (now - day * 2, now - day);
+        (params.not_before, params.not_after) = (now + day * (until_days - 2), now + day * until_days);
         params.distinguished_name.push(DnType::CommonName, "client");
         params.distinguished_name.push(DnType::OrganizationName, "org-a");
-        params.distinguished_name.push(DnType::OrganizationalUnitName, "client");
+        if let Some(unit) = unit {
+            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = KeyPair::generate().unwrap();
         Identity::new(params.signed_by(&leaf, &issuer).unwrap().pem(), leaf.serialize_pem())
@@ -125,6 +132,30 @@ async fn only_certificates_of_the_cluster_are_let_in() {
     let client = client::Client::lazy(&profile).unwrap().with_patience(patience);
     let error = in_time("a refused certificate is told at once", client.status()).await.unwrap_err();
     assert_eq!(error.code(), "access_denied", "{error}");
+    door.still_works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_a_role_is_answered_by_no_call() {
+    let door = Door::open().await;
+    for unit in [None, Some("cashier")] {
+        let nobody = door.signed(unit, 1);
+        let (clients, peers) = (door.client_port(&nobody), door.peer_port(&nobody));
+        let of_clients = methods("Router").into_iter().map(|method| (&clients, method));
+        for (channel, method) in of_clients.chain(methods("Node").into_iter().map(|method| (&peers, method))) {
+            let error = call(channel, &method, Bytes::new()).await.unwrap_err();
+            assert_eq!(error.code(), Code::PermissionDenied, "{unit:?}, {method}: {error:?}");
+        }
+        // Nor for a question that is about the main ledger alone.
+        let address = Bytes::copy_from_slice(&door.alice.address.0);
+        let query = Some(v1::query_request::Query::Account(v1::AccountQuery { address, group: 0 }));
+        let ask = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
+        let error = call(&clients, "/seamark.v1.Router/Query", ask.into()).await.unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied, "{unit:?}: {error:?}");
+    }
+    // It is the role that is missing.
+    let client = door.client_port(&door.signed(Some("client"), 1));
+    assert!(call(&client, "/seamark.v1.Router/Cluster", Bytes::new()).await.is_ok());
     door.still_works().await;
 }
 

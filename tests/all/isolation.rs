@@ -706,6 +706,44 @@ async fn status_shows_a_channel_to_those_whom_it_admits() {
     }
 }
 
+/// What a node counts for all its groups together tells how busy a channel of it is. Whoever is not shown the channel is
+/// told it of other nodes alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_of_a_node_are_for_those_whom_its_channels_admit() {
+    const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    for (at, org, admitted) in [
+        (NodeId(2), "org-b", true),
+        (OUTSIDE, "org-c", false),
+        (INSIDE, "org-c", false),
+        // An outsider's router would see it, too.
+        (OUTSIDE, "org-b", false),
+    ] {
+        let door = scene.door(at, &scene.issue(org, Subject::client));
+        let request = v1::StatusRequest::default().encode_to_vec();
+        let answer = call(&door, "/seamark.v1.Router/Status", request.into()).await;
+        let nodes = v1::StatusReply::decode(answer.unwrap().unwrap()).unwrap().nodes;
+        assert_eq!(nodes.len(), 5, "all nodes answer");
+        for node in nodes {
+            let hosts = HOSTS.contains(&NodeId(node.node));
+            assert_eq!(
+                node.replicas.iter().any(|replica| replica.hidden),
+                hosts && !admitted,
+                "{org} at {at}: {node:?}"
+            );
+            let of_log = [node.log_fsyncs, node.log_appends, node.log_bytes];
+            match (hosts, admitted) {
+                (true, false) => {
+                    let all = (of_log, node.bytes_sent, node.client_bytes_received);
+                    assert_eq!(all, ([0; 3], 0, 0), "{org} at {at} of node {}", node.node);
+                }
+                (true, true) => assert!(node.bytes_sent > 0 && !of_log.contains(&0), "{org} at {at}: {node:?}"),
+                (false, _) => assert!(node.bytes_sent > 0, "{org} at {at}: {node:?}"),
+            }
+        }
+    }
+}
+
 /// Why a replica has stopped is for those whom the channel admits. Others hear that it does not answer, which `status`
 /// shows everybody.
 #[tokio::test(flavor = "multi_thread")]

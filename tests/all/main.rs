@@ -42,6 +42,7 @@ mod elastic_refusals;
 mod elastic_sealing;
 mod epochs;
 mod excluded_voter;
+mod excluded_waiter;
 mod failover;
 mod front_door;
 mod full_disk;

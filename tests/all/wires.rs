@@ -15,6 +15,7 @@ use proto::v1;
 use proto::v1::query_request::Query;
 use proto::v1::submit_event::Event;
 use seamark_cli::setup::Subject;
+use shard_node::core::peer::PeerMessage;
 use tonic::transport::Channel;
 
 use crate::isolation::{A, B, C, INSIDE, OUTSIDE, found_in};
@@ -38,11 +39,12 @@ const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 const METADATA: &[u8] = b"bill of lading 4711 of the Marie-Luise";
 const NAME: &[u8] = b"Harbour Steelworks and Sons";
 /// What a node logs of a client that a channel does not admit: when it asks, and when it sends a transaction; and of a
-/// node that has no seat in it.
-const DENIALS: [&str; 3] = [
+/// node that has no seat in it: when it calls, and when it asks over a link.
+const DENIALS: [&str; 4] = [
     "a call to a channel was denied",
     "transactions for a channel were denied",
     "a call was denied: the calling node has no seat in the group",
+    "nothing was answered: the caller has no seat in the group",
 ];
 
 /// Something that is in the channel, and nowhere else.
@@ -70,9 +72,14 @@ fn has(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// How often the logs of these nodes say something.
-fn said(nodes: &BTreeMap<NodeId, Process>, text: &str) -> usize {
-    nodes.values().map(|node| node.said().matches(text).count()).sum()
+/// How often they have logged that organisation C was denied this about a group.
+fn noted(nodes: &BTreeMap<NodeId, Process>, denial: &str, group: GroupId) -> usize {
+    let all = [denial, &format!("org=Some({C})"), &group.to_string()].map(str::to_owned);
+    let of_node = |node: &Process| {
+        let said = node.said();
+        said.lines().filter(|line| all.iter().all(|part| line.contains(part.as_str()))).count()
+    };
+    nodes.values().map(of_node).sum()
 }
 
 /// Starts a node that logs what its configuration says.
@@ -213,7 +220,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     }
 
     // Whoever is refused is noted in a log, at both ports.
-    let before = DENIALS.map(|denial| said(&nodes, denial));
+    let before = DENIALS.map(|denial| noted(&nodes, denial, channel));
     let outsider = door(INSIDE, &issue("org-c"));
     let block = ask(Query::Block(v1::BlockQuery { group: channel.0, height: receipt.height.0 }));
     let told = call(&outsider, "/seamark.v1.Router/Query", block.into()).await.unwrap().unwrap();
@@ -232,8 +239,11 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     let request = v1::RaftRequest { group: channel.0, kind: 11, payload: Bytes::new() }.encode_to_vec();
     let denied = call(&back_door, "/seamark.v1.Node/Raft", request.into()).await.unwrap_err();
     assert_eq!(denied.code(), tonic::Code::PermissionDenied);
-    eventually("all denials are noted", async || {
-        let noted = DENIALS.map(|denial| said(&nodes, denial));
+    let payload = borsh::to_vec(&PeerMessage::Want { height: receipt.height }).unwrap().into();
+    let batch = v1::LinkBatch { frames: vec![v1::LinkFrame { group: channel.0, payload }] }.encode_to_vec();
+    call(&back_door, "/seamark.v1.Node/Link", batch.into()).await.unwrap();
+    eventually("all denials are noted, with who and about what", async || {
+        let noted = DENIALS.map(|denial| noted(&nodes, denial, channel));
         if noted.iter().zip(before).all(|(now, before)| *now > before) { Ok(()) } else { Err(format!("{noted:?}")) }
     })
     .await;

@@ -19,15 +19,13 @@ fn ask(world: &World, org: u16, roles: &[Role], action: Action) -> Result<(), R>
 }
 
 /// Everything that can be asked for; of receipts, that of another organisation.
-fn actions(org: u32) -> [Action; 9] {
+fn actions() -> [Action; 7] {
     [
         Action::Read,
         Action::Write,
         Action::Propose,
         Action::Approve,
         Action::AuditRead(AuditTarget::Everything),
-        Action::Replicate(NodeId(org * 10)),
-        Action::Anchor(NodeId(org * 10)),
         Action::OwnAct,
         Action::Receipt(OrgId(4)),
     ]
@@ -36,14 +34,14 @@ fn actions(org: u32) -> [Action; 9] {
 #[test]
 fn every_role_with_every_action() {
     let world = World::five();
-    let row = |roles: &[Role]| actions(1).map(|action| ask(&world, 1, roles, action));
+    let row = |roles: &[Role]| actions().map(|action| ask(&world, 1, roles, action));
     let no = Err(R::Role);
     let reads = Err(R::AuditorReads);
-    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no, Ok(()), Ok(())]);
-    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no, no, Ok(())]);
-    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(()), no, Ok(())]);
-    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads, reads, Ok(())]);
-    assert_eq!(row(&[]), [no; 9]);
+    assert_eq!(row(&[Role::Admin]), [Ok(()); 7]);
+    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, Ok(())]);
+    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), no, Ok(())]);
+    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, Ok(())]);
+    assert_eq!(row(&[]), [no; 7]);
     let all = Role::ALL;
     assert_eq!(row(&all), row(&[Role::Auditor]), "whoever is an auditor is nothing else");
 }
@@ -52,7 +50,7 @@ fn every_role_with_every_action() {
 fn outsiders_get_nothing_in_any_role() {
     let world = World::five();
     for roles in [&[][..], &[Role::Admin], &[Role::Member], &[Role::Node]] {
-        for action in actions(6) {
+        for action in actions() {
             assert_eq!(ask(&world, 6, roles, action), Err(R::NotMember));
         }
     }
@@ -67,17 +65,16 @@ fn outsiders_get_nothing_in_any_role() {
 fn an_invitation_gives_nothing_before_it_is_accepted() {
     let mut world = World::with(&[1; 5], &anyone());
     world.enact(Change::Invite { org: OrgId(6), until_ms: TimeMs(world.now + DAY) });
-    for action in actions(6) {
+    for action in actions() {
         assert_eq!(ask(&world, 6, &[Role::Admin], action), Err(R::NotMember));
     }
-    assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Err(R::NotMember));
+    assert_eq!(ask(&world, 6, &[Role::Node], Action::Read), Err(R::NotMember));
     assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Ok(()));
     assert_eq!(ask(&world, 6, &[Role::Member], Action::Join), Err(R::Role));
     assert_eq!(ask(&world, 6, &[Role::Admin, Role::Auditor], Action::Join), Err(R::AuditorReads));
     assert_eq!(ask(&world, 7, &[Role::Admin], Action::Join), Err(R::NotInvited));
     world.run(6, &Command::Join { nodes: vec![NodeId(60)] }).unwrap();
-    assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Ok(()));
-    assert_eq!(ask(&world, 6, &[Role::Node], Action::Anchor(NodeId(60))), Err(R::NotAnchor));
+    assert_eq!(ask(&world, 6, &[Role::Node], Action::Read), Ok(()));
     assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Err(R::NotInvited), "it has been used");
     world.enact(Change::Invite { org: OrgId(7), until_ms: TimeMs(world.now + DAY) });
     world.now += DAY + 1;
@@ -118,7 +115,7 @@ fn from_its_exclusion_on_an_organisation_gets_nothing() {
             world.run(5, &Command::Leave).unwrap();
         }
         for roles in [&[Role::Admin][..], &[Role::Member], &[Role::Node], &[Role::Auditor]] {
-            for action in actions(5) {
+            for action in actions() {
                 assert_eq!(ask(&world, 5, roles, action), Err(R::Removed), "{roles:?} {action:?}");
             }
         }
@@ -168,19 +165,6 @@ fn a_receipt_is_for_members_and_for_whom_it_is_about() {
 }
 
 #[test]
-fn only_named_nodes_replicate_and_carry_mail() {
-    let mut world = World::with(&[2, 1, 1], &anyone());
-    let node = |world: &World, org, action| ask(world, org, &[Role::Node], action);
-    assert_eq!(node(&world, 1, Action::Replicate(NodeId(11))), Ok(()));
-    assert_eq!(node(&world, 1, Action::Replicate(NodeId(12))), Err(R::NotReplica));
-    assert_eq!(node(&world, 1, Action::Replicate(NodeId(20))), Err(R::NotReplica), "another member's node");
-    assert_eq!(node(&world, 1, Action::Anchor(NodeId(11))), Err(R::NotAnchor));
-    world.enact(Change::Anchors { org: OrgId(1), nodes: vec![NodeId(11)] });
-    assert_eq!(node(&world, 1, Action::Anchor(NodeId(11))), Ok(()));
-    assert_eq!(node(&world, 1, Action::Anchor(NodeId(10))), Err(R::NotAnchor));
-}
-
-#[test]
 fn a_grant_covers_its_scope_its_certificate_and_its_time() {
     let mut world = World::with(&[1; 5], &anyone());
     let account = |n| AuditTarget::Account(Address([n; 20]));
@@ -199,7 +183,7 @@ fn a_grant_covers_its_scope_its_certificate_and_its_time() {
     for roles in [&[Role::Member][..], &[Role::Admin], &[Role::Node]] {
         assert_eq!(ask(&world, 9, roles, Action::AuditRead(account(1))), Err(R::NotMember), "not an auditor");
     }
-    for action in [Action::Read, Action::Write, Action::Propose, Action::Replicate(NodeId(90))] {
+    for action in [Action::Read, Action::Write, Action::Propose] {
         assert_eq!(ask(&world, 9, &[Role::Auditor], action), Err(R::NotMember));
     }
     world.enact(Change::GrantAudit(grant(Scope::Assets(vec![AssetId([1; 16])]), Some(Hash32([1; 32])), None)));
@@ -321,7 +305,7 @@ fn what_is_seen_is_compared_by_what_it_shows() {
 fn a_revoked_certificate_gets_nothing() {
     let mut world = World::five();
     world.run(1, &Command::RevokeCertificate { credential: CERTIFICATE }).unwrap();
-    for action in actions(1) {
+    for action in actions() {
         assert_eq!(ask(&world, 1, &[Role::Admin], action), Err(R::CredentialRevoked));
     }
     assert_eq!(ask(&world, 2, &[Role::Admin], Action::Read), Ok(()), "another organisation's certificate");
@@ -333,20 +317,14 @@ fn a_revoked_certificate_gets_nothing() {
 fn the_phase_has_a_say() {
     let mut world = World::with(&[1; 5], &anyone());
     let row = |world: &World| {
-        let roles = [[Role::Admin], [Role::Node]];
-        [
-            ask(world, 1, &roles[0], Action::Read),
-            ask(world, 1, &roles[0], Action::Write),
-            ask(world, 1, &roles[0], Action::Propose),
-            ask(world, 1, &roles[1], Action::Replicate(NodeId(10))),
-            ask(world, 1, &roles[1], Action::Anchor(NodeId(10))),
-        ]
+        let asked = [Action::Read, Action::Write, Action::Propose, Action::OwnAct];
+        asked.map(|action| ask(world, 1, &[Role::Admin], action))
     };
-    assert_eq!(row(&world), [Ok(()); 5]);
+    assert_eq!(row(&world), [Ok(()); 4]);
     world.enact(Change::Freeze);
-    assert_eq!(row(&world), [Ok(()), Err(R::Frozen), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(row(&world), [Ok(()), Err(R::Frozen), Ok(()), Ok(())]);
     world.enact(Change::Close);
-    assert_eq!(row(&world), [Ok(()), Err(R::Closing), Err(R::Closing), Ok(()), Ok(())]);
+    assert_eq!(row(&world), [Ok(()), Err(R::Closing), Err(R::Closing), Ok(())]);
     world.run(1, &Command::FinishClose).unwrap();
-    assert_eq!(row(&world), [Ok(()), Err(R::Closed), Err(R::Closed), Ok(()), Err(R::Closed)]);
+    assert_eq!(row(&world), [Ok(()), Err(R::Closed), Err(R::Closed), Err(R::Closed)]);
 }

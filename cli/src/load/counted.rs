@@ -14,6 +14,8 @@ pub(super) struct Counted {
     pub(super) written_bytes: u64,
     /// Times that each node's log was made durable.
     pub(super) fsyncs: BTreeMap<u32, u64>,
+    /// Nodes that do not tell what they count: a channel of theirs is hidden from whoever asks.
+    untold: BTreeSet<u32>,
     /// Height of each replica, by group and node.
     heights: BTreeMap<(u64, u32), u64>,
 }
@@ -34,6 +36,7 @@ impl Counted {
             sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
             written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
             fsyncs: less(self.fsyncs, &earlier.fsyncs),
+            untold: self.untold.into_iter().chain(earlier.untold.iter().copied()).collect(),
             heights: less(self.heights, &earlier.heights),
         }
     }
@@ -41,16 +44,21 @@ impl Counted {
     /// Whether the nodes' fsyncs can have made every block durable on a majority before it was
     /// acknowledged. Each block is an entry of its own, and a leader has no more than so many entries
     /// in flight; an fsync of a node therefore covers at most that many of a group's blocks, and each
-    /// block needs one on a majority of the replicas.
+    /// block needs one on a majority of the replicas. A node that does not tell its fsyncs counts as if it had made them.
     pub(super) fn durable(&self, entries_in_flight: u64) -> bool {
         let groups: BTreeSet<u64> = self.heights.keys().map(|(group, _)| *group).collect();
         groups.into_iter().all(|group| {
             let replicas = || self.heights.iter().filter(move |((of, _), _)| *of == group);
             let blocks = replicas().map(|(_, blocks)| *blocks).max().unwrap_or(0);
             let majority = replicas().count() as u64 / 2 + 1;
-            let counted: u64 = replicas().map(|((_, node), _)| self.fsyncs.get(node).copied().unwrap_or(0)).sum();
             // What was in flight when the counting began may have been made durable before.
-            counted >= majority * (blocks.saturating_sub(entries_in_flight) / entries_in_flight)
+            let needed = blocks.saturating_sub(entries_in_flight) / entries_in_flight;
+            let of_node = |node: &u32| match self.untold.contains(node) {
+                true => needed,
+                false => self.fsyncs.get(node).copied().unwrap_or(0),
+            };
+            let counted: u64 = replicas().map(|((_, node), _)| of_node(node)).sum();
+            counted >= majority * needed
         })
     }
 }
@@ -59,10 +67,15 @@ impl Counted {
 pub(super) fn counters(status: &v1::StatusReply) -> Counted {
     let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
     let replicas = status.nodes.iter().flat_map(|node| node.replicas.iter().map(|replica| (node.node, replica)));
+    // Whoever runs a node is told what it counts whatever is hidden.
+    let untold = |node: &&v1::NodeStatusReply| {
+        node.log_fsyncs == 0 && node.bytes_sent == 0 && node.replicas.iter().any(|replica| replica.hidden)
+    };
     Counted {
         sent_bytes: sum(|node| node.bytes_sent.saturating_add(node.client_bytes_received)),
         written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
         fsyncs: status.nodes.iter().map(|node| (node.node, node.log_fsyncs)).collect(),
+        untold: status.nodes.iter().filter(untold).map(|node| node.node).collect(),
         heights: replicas.map(|(node, replica)| ((replica.group, node), replica.height)).collect(),
     }
 }
@@ -85,5 +98,22 @@ mod tests {
         assert!(!run([1, 1, 1]).durable(3), "that there were some says nothing");
         let later = run([150, 150, 50]);
         assert!(!later.since(&run([100, 100, 0])).heights.values().any(|blocks| *blocks > 0));
+        // One that does not tell, then or now, is not held against the others; a majority of those that do is missed still.
+        let untold = |fsyncs, nodes: &[u32]| Counted { untold: nodes.iter().copied().collect(), ..run(fsyncs) };
+        assert!(untold([100, 0, 0], &[2]).durable(3) && !untold([98, 0, 0], &[2]).durable(3));
+        assert!(untold([200, 0, 0], &[3]).since(&untold([100, 0, 0], &[2])).untold.iter().eq(&[2, 3]));
+    }
+
+    #[test]
+    fn a_node_with_a_hidden_channel_that_tells_no_totals_is_known_as_one() {
+        let node = |node, log_fsyncs, hidden| v1::NodeStatusReply {
+            node,
+            log_fsyncs,
+            replicas: vec![v1::ReplicaStatus { hidden, ..v1::ReplicaStatus::default() }],
+            ..v1::NodeStatusReply::default()
+        };
+        let nodes = vec![node(1, 0, false), node(2, 0, true), node(3, 7, true)];
+        let status = v1::StatusReply { nodes, ..v1::StatusReply::default() };
+        assert!(counters(&status).untold.iter().eq(&[2]));
     }
 }

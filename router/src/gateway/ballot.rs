@@ -250,7 +250,8 @@ impl Ballot {
             Said::Refused(refusal) => refusal.reject(),
             Said::Nothing | Said::Waits | Said::Vote(_) => None,
         });
-        refusal.filter(|reject| !reject.retryable()).unwrap_or(Reject::RefusedElsewhere)
+        let says_why = |reject: &Reject| !reject.retryable() && *reject != Reject::ChannelUntold;
+        refusal.filter(says_why).unwrap_or(Reject::RefusedElsewhere)
     }
 
     /// A group has applied the outcome, and everything it mailed has been taken. Returns whether all
@@ -293,12 +294,12 @@ impl Ballot {
         self.refusal().map_or(Conclusion::Open, |(group, refusal)| Conclusion::Refused(group, refusal))
     }
 
-    /// The refusal to tell, when there are several: one that knows nothing of the transaction leaves
+    /// The refusal to tell, when there are several: one that knows nothing of the transaction, or tells nothing of it, leaves
     /// more open than all others, one that its transaction can never get over ends it, whatever the others
     /// lack, and one that stays is worth more than one that passes.
     fn refusal(&self) -> Option<(GroupId, v1::Refusal)> {
         let rank = |refusal: &v1::Refusal| match refusal.reject() {
-            Some(Reject::Busy) => 0,
+            Some(Reject::Busy | Reject::ChannelUntold) => 0,
             Some(Reject::Expired) => 1,
             Some(reject) if reject.retryable() => 3,
             Some(_) | None => 2,

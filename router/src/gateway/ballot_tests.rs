@@ -151,6 +151,8 @@ fn the_refusal_that_is_told_leaves_nothing_open() {
     assert_eq!(told([Reject::NotAuthorised, Reject::Expired]), (GROUPS[1], Reject::Expired));
     // A full queue has not looked at the transaction, so its group may know better.
     assert_eq!(told([Reject::NotAuthorised, Reject::Busy]), (GROUPS[1], Reject::Busy));
+    // Nor does one that says nothing of it any more let take it for refused.
+    assert_eq!(told([Reject::NotAuthorised, Reject::ChannelUntold]), (GROUPS[1], Reject::ChannelUntold));
 }
 
 #[test]
@@ -192,6 +194,7 @@ fn a_no_that_another_ledger_does_not_explain_has_the_reason_that_its_group_told_
     assert_eq!(told(Word::No), Some(Reject::Frozen));
     assert_eq!(told(Word::Refuses(Reject::ChannelFrozen)), Some(Reject::ChannelFrozen));
     assert_eq!(told(Word::Refuses(Reject::PeerBusy)), Some(Reject::RefusedElsewhere), "that has passed");
+    assert_eq!(told(Word::Refuses(Reject::ChannelUntold)), Some(Reject::RefusedElsewhere), "that says nothing of it");
 }
 
 #[test]

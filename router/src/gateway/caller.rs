@@ -24,7 +24,7 @@ impl Caller {
     /// # Errors
     /// `permission_denied` when it names no role.
     pub(super) fn of<T>(view: &ClusterView, request: &Request<T>) -> Result<Self, Status> {
-        let identity = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?;
+        let identity = net::peer_identity(request).map_err(|error| denied(view, request, None, &error.to_string()))?;
         Ok(Self { org: net::peer_org(request, &view.orgs), role: identity.role, credential: identity.key_hash })
     }
 
@@ -47,11 +47,17 @@ impl Caller {
     }
 }
 
-/// The role of a caller, if it is one of these.
+/// The role of a caller, if it is one of these; `group` is what the call is about, if it is about one.
 ///
 /// # Errors
 /// `permission_denied`.
-pub(super) fn role<T>(request: &Request<T>, allowed: &[Role]) -> Result<Role, Status> {
+pub(super) fn role<T>(
+    view: &ClusterView,
+    request: &Request<T>,
+    group: Option<GroupId>,
+    allowed: &[Role],
+) -> Result<Role, Status> {
+    let denied = |why: &str| denied(view, request, group, why);
     let role = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?.role;
     match allowed.contains(&role) {
         true => Ok(role),
@@ -59,13 +65,45 @@ pub(super) fn role<T>(request: &Request<T>, allowed: &[Role]) -> Result<Role, St
     }
 }
 
-fn denied(why: &str) -> Status {
-    tracing::warn!("a call was denied: {why}");
+/// Notes in the log who is denied a call about what.
+fn denied<T>(view: &ClusterView, request: &Request<T>, group: Option<GroupId>, why: &str) -> Status {
+    let key = net::peer_key_hash(request);
+    let node = view.nodes.values().find(|node| Some(node.tls_key_hash) == key);
+    let org = node.map(|node| node.org).or_else(|| net::peer_org(request, &view.orgs));
+    let (node, org) = (node.map(|node| node.id.0), org.map(|org| org.0));
+    let group = group.map(|group| group.to_string());
+    tracing::warn!(?node, ?org, group, "a call was denied: {why}");
     Status::permission_denied(format!("{}: {why}", ledger::Reject::AccessDenied))
+}
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Group(GroupId),
+    /// Of channels, those of whoever asks.
+    OwnChannels,
+    /// Shards and the beacon alone.
+    Everybodys,
+}
+
+/// The group that a question names.
+pub(super) fn group_asked(request: &v1::QueryRequest) -> Option<GroupId> {
+    match about(request) {
+        About::Group(group) => Some(group).filter(|group| group.kind().is_some()),
+        About::OwnChannels | About::Everybodys => None,
+    }
 }
 
 /// Whether a question may be about what a channel holds, or is going to: whoever answers it has to know who asks.
 pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
+    match about(request) {
+        About::Group(group) => group.kind() == Some(GroupKind::Channel),
+        About::OwnChannels => true,
+        About::Everybodys => false,
+    }
+}
+
+fn about(request: &v1::QueryRequest) -> About {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
         Some(Query::Entry(query)) => query.group,
@@ -78,8 +116,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Exclusion(query)) => query.group,
         Some(Query::Evidence(query)) => query.group,
         // It goes to the channels of whoever asks.
-        Some(Query::Explain(_)) => return true,
-        Some(Query::Channels(query)) if query.foundings => return true,
+        Some(Query::Explain(_)) => return About::OwnChannels,
+        Some(Query::Channels(query)) if query.foundings => return About::OwnChannels,
         // Of shards and of the beacon alone.
         Some(
             Query::Accounts(_)
@@ -95,7 +133,7 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Admins(_)
             | Query::Engines(_),
         )
-        | None => return false,
+        | None => return About::Everybodys,
     };
-    GroupId(group).kind() == Some(GroupKind::Channel)
+    About::Group(GroupId(group))
 }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use ledger::GroupId;
 use ledger::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, SUBMISSION_BYTES_MAX};
 use proto::v1;
 use proto::v1::router_server::{Router, RouterServer};
@@ -144,14 +145,16 @@ impl Router for Gateway {
         &self,
         request: Request<Streaming<v1::SubmitBatch>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
-        caller::role(&request, &[Role::Client, Role::Admin])?;
-        let caller = Caller::of(&self.desk.view(), &request)?;
+        let view = self.desk.view();
+        caller::role(&view, &request, None, &[Role::Client, Role::Admin])?;
+        let caller = Caller::of(&view, &request)?;
         let outbox = Outbox::new();
         tokio::spawn(desk::serve_stream(self.desk.clone(), caller, request.into_inner(), outbox.clone()));
         Ok(Response::new(Box::pin(OutboxStream::new(outbox))))
     }
 
     async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryReply>, Status> {
+        caller::role(&self.desk.view(), &request, caller::group_asked(request.get_ref()), &Role::ALL)?;
         let Ok(_turn) = self.reads.try_acquire() else {
             let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             let refusal = refusal.detail("the router answers as many reads as it can");
@@ -165,8 +168,10 @@ impl Router for Gateway {
         Ok(Response::new(query::answer(&self.desk, request).await))
     }
 
-    async fn cluster(&self, _: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
-        Ok(Response::new(self.desk.view().to_reply()))
+    async fn cluster(&self, request: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
+        let view = self.desk.view();
+        caller::role(&view, &request, None, &Role::ALL)?;
+        Ok(Response::new(view.to_reply()))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
@@ -180,8 +185,9 @@ impl Router for Gateway {
             let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             return Ok(Response::new(v1::CommandReply { refusal: Some(refusal), ..v1::CommandReply::default() }));
         };
-        caller::role(&request, &[Role::Admin])?;
-        let caller = Caller::of(&self.desk.view(), &request)?.to_wire();
+        let (view, group) = (self.desk.view(), Some(GroupId(request.get_ref().group)));
+        caller::role(&view, &request, group.filter(|group| group.kind().is_some()), &[Role::Admin])?;
+        let caller = Caller::of(&view, &request)?.to_wire();
         let request = v1::CommandRequest { caller, ..request.into_inner() };
         Ok(Response::new(command::execute(&self.desk, request).await))
     }

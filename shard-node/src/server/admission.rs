@@ -12,7 +12,7 @@ use channel::access::{self, Action, At, AuditTarget, Caller, Sight};
 use channel::{ChannelReject, Role, state};
 use client::EntryName;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupKind, Height, OrgId};
+use ledger::ids::{GroupId, GroupKind, Height, OrgId};
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, View};
 use proto::v1::query_request::Query;
@@ -22,7 +22,7 @@ use crate::server::group::GroupHandle;
 use crate::server::replica::{ReplicaShare, ViewReader};
 
 /// Who hands a call over: a router, or a node, whose certificate was let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forwarder {
     /// Its organisation, by the registry.
     pub org: OrgId,
@@ -128,7 +128,7 @@ pub fn shows(handle: &GroupHandle, forwarder: Option<Forwarder>, caller: Option<
         true => Action::AuditRead(AuditTarget::Everything),
         false => Action::Read,
     };
-    handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
+    handle.group.kind() != Some(GroupKind::Channel) || try_judge(&handle.share, forwarder, caller, action).is_ok()
 }
 
 /// Whether [`sight`] would show something now; it is not noted if not.
@@ -140,7 +140,8 @@ pub fn sees(
     action: Action,
     parts: bool,
 ) -> bool {
-    handle.group.kind() != Some(GroupKind::Channel) || try_sight(handle, forwarder, caller, action, parts).is_ok()
+    handle.group.kind() != Some(GroupKind::Channel)
+        || try_sight(&handle.share, forwarder, caller, action, parts).is_ok()
 }
 
 /// Judges a call that `forwarder` hands over for `caller`.
@@ -156,7 +157,21 @@ pub fn judge(
     if handle.group.kind() != Some(GroupKind::Channel) {
         return Ok(());
     }
-    noted(handle, forwarder, caller, action, try_judge(handle, forwarder, caller, action))
+    noted(handle.group, forwarder, caller, action, try_judge(&handle.share, forwarder, caller, action))
+}
+
+/// Judges whether whoever has handed a transaction over to a channel may still be told of it, as whoever may read there is.
+/// What the channel refuses to take any more it tells of nevertheless.
+///
+/// # Errors
+/// As [`judge`].
+pub fn hears(
+    share: &ReplicaShare,
+    channel: GroupId,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+) -> Result<(), Denial> {
+    noted(channel, forwarder, caller, Action::Read, try_judge(share, forwarder, caller, Action::Read))
 }
 
 /// As [`judge`], of a question that may be answered in part ([`has_parts`]): how much of the answer is shown.
@@ -173,7 +188,7 @@ pub fn sight(
     if handle.group.kind() != Some(GroupKind::Channel) {
         return Ok(Sight::All);
     }
-    noted(handle, forwarder, caller, action, try_sight(handle, forwarder, caller, action, parts))
+    noted(handle.group, forwarder, caller, action, try_sight(&handle.share, forwarder, caller, action, parts))
 }
 
 /// Judges again, after the answer was read: who may see less now than was read is shown nothing.
@@ -192,11 +207,11 @@ pub fn still(
         true => Ok(()),
         false => Err(Denial::Channel(ChannelReject::GrantExpired)),
     };
-    noted(handle, forwarder, caller, action, judged)
+    noted(handle.group, forwarder, caller, action, judged)
 }
 
 fn noted<T>(
-    handle: &GroupHandle,
+    group: GroupId,
     forwarder: Option<Forwarder>,
     caller: Option<&v1::Caller>,
     action: Action,
@@ -204,22 +219,22 @@ fn noted<T>(
 ) -> Result<T, Denial> {
     if let Err(denial) = &judged {
         let (router, org) = (forwarder.map(|forwarder| forwarder.org.0), caller.map(|caller| caller.org));
-        tracing::warn!(group = %handle.group, ?router, ?org, ?action, ?denial, "a call to a channel was denied");
+        tracing::warn!(%group, ?router, ?org, ?action, ?denial, "a call to a channel was denied");
     }
     judged
 }
 
 fn try_judge(
-    handle: &GroupHandle,
+    share: &ReplicaShare,
     forwarder: Option<Forwarder>,
     caller: Option<&v1::Caller>,
     action: Action,
 ) -> Result<(), Denial> {
-    try_sight(handle, forwarder, caller, action, false).map(drop)
+    try_sight(share, forwarder, caller, action, false).map(drop)
 }
 
 fn try_sight(
-    handle: &GroupHandle,
+    share: &ReplicaShare,
     forwarder: Option<Forwarder>,
     caller: Option<&v1::Caller>,
     action: Action,
@@ -231,10 +246,10 @@ fn try_sight(
     let roles = roles_of(&caller.role).ok_or(Denial::Nobody)?;
     let forwarder = forwarder.ok_or(Denial::Outside)?;
     let (height, time_ms) = {
-        let stand = handle.share.stand.lock();
+        let stand = share.stand.lock();
         (stand.applied.height, stand.applied.time_ms)
     };
-    read(handle, |view| {
+    read(share, |view| {
         if forwarder.org != org && state::member(view, forwarder.org).is_none() {
             return Err(Denial::Outside);
         }
@@ -282,8 +297,8 @@ fn roles_of(role: &str) -> Option<&'static [Role]> {
     })
 }
 
-fn read<T>(handle: &GroupHandle, work: impl FnOnce(&mut View<'_>) -> T) -> Result<T, ReadFault> {
-    let db = handle.share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
+fn read<T>(share: &ReplicaShare, work: impl FnOnce(&mut View<'_>) -> T) -> Result<T, ReadFault> {
+    let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
     let reader = ViewReader::of(&*db);
     let mut view = View::new(&reader);
     let result = work(&mut view);
@@ -298,7 +313,7 @@ mod tests {
     use channel::exclusion::{Departure, EXCLUSION_VERSION, Exclusion};
     use channel::state::MemberRecord;
     use ledger::genesis::VerifyMode;
-    use ledger::ids::{Address, AssetId, GroupId, LockId, TimeMs};
+    use ledger::ids::{Address, AssetId, LockId, TimeMs};
     use storage::WriteBatch;
 
     fn asked(role: &str, query: Query) -> Action {

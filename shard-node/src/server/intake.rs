@@ -5,7 +5,8 @@
 //! Sequencing costs an fsync on every replica and room in the log for ever, so it is for what may
 //! change something. A transaction that has its receipt gets it. One that the machine would refuse
 //! without a trace is refused, when that is certain: no copy of it can be in the log unapplied, and
-//! the state is one that a read barrier has shown to be current.
+//! the state is one that a read barrier has shown to be current. What came for somebody whom a channel does not admit
+//! any more is not sequenced, and answered with that alone: its waiters see to both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -165,7 +166,8 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
                 Judged::Known(tx, place) => known.push((tx, place, arrived)),
                 Judged::Doubtful(tx) => doubtful.push((tx, arrived)),
                 Judged::Refused(Unfit { txid: Some(txid), bytes, reject }) => {
-                    arrived.reply.push(refused(&txid, Some(&bytes), reject, None).by(handle.group));
+                    let event = refused(&txid, Some(&bytes), reject, None).by(handle.group);
+                    handle.waiters.answer(&arrived.reply, &arrived.sender, event);
                 }
                 // Without a decodable body there is no id to answer to; routers decode first.
                 Judged::Refused(Unfit { txid: None, reject, .. }) => {
@@ -180,7 +182,8 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
             for ((tx, arrived), verdict) in doubtful.into_iter().zip(verdicts) {
                 match verdict {
                     Some(reject) => {
-                        arrived.reply.push(refused(&tx.txid, Some(&tx.bytes), reject, None).by(handle.group));
+                        let event = refused(&tx.txid, Some(&tx.bytes), reject, None).by(handle.group);
+                        handle.waiters.answer(&arrived.reply, &arrived.sender, event);
                     }
                     None => intake.queue(tx, arrived),
                 }
@@ -203,24 +206,24 @@ impl Intake<'_> {
         if waiters.bytes() + tx.bytes.len() > WAITING_BYTES_MAX {
             return self.busy(&tx, arrived);
         }
-        match waiters.wait(&tx, &arrived.reply, arrived.wants_applied) {
+        match waiters.wait(&tx, &arrived.reply, arrived.wants_applied, &arrived.sender) {
             Waits::First => self.fresh.push(tx),
-            Waits::Rides => {}
+            Waits::Rides | Waits::Denied => {}
             Waits::Crowded => self.busy(&tx, arrived),
         }
     }
 
     fn busy(&self, tx: &Checked, arrived: &Arrived) {
         let event = refused(&tx.txid, Some(&tx.bytes), Reject::Busy, self.leader);
-        arrived.reply.push(event.by(self.handle.group));
+        self.handle.waiters.answer(&arrived.reply, &arrived.sender, event.by(self.handle.group));
     }
 
     fn ride(&self, tx: &Checked, arrived: &Arrived) {
         let waiters = &self.handle.waiters;
-        match waiters.wait(tx, &arrived.reply, arrived.wants_applied) {
+        match waiters.wait(tx, &arrived.reply, arrived.wants_applied, &arrived.sender) {
             // What it relied on got its fate in between; only a check of its own counts.
             Waits::First => waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, self.leader),
-            Waits::Rides => {}
+            Waits::Rides | Waits::Denied => {}
             Waits::Crowded => self.busy(tx, arrived),
         }
     }
@@ -256,17 +259,18 @@ impl Intake<'_> {
             match found.remove(&at) {
                 Some(receipt) => {
                     let waiters = &self.handle.waiters;
-                    if waiters.wait(&tx, &arrived.reply, arrived.wants_applied) == Waits::Crowded {
+                    let wait = || waiters.wait(&tx, &arrived.reply, arrived.wants_applied, &arrived.sender);
+                    if wait() == Waits::Crowded {
                         // The receipt is news to all who wait, and makes room.
                         waiters.receipt(&receipt);
-                        waiters.wait(&tx, &arrived.reply, arrived.wants_applied);
+                        wait();
                     }
                     waiters.receipt(&receipt);
                 }
                 // It was executed; whoever cannot be told how must not take it for refused.
                 None => {
-                    let event = refused(&tx.txid, None, Reject::TooLate, self.leader);
-                    arrived.reply.push(event.by(self.handle.group));
+                    let event = refused(&tx.txid, None, Reject::TooLate, self.leader).by(self.handle.group);
+                    self.handle.waiters.answer(&arrived.reply, &arrived.sender, event);
                 }
             }
         }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use client::{Traffic, net};
 use consensus::raft::{RaftTransport, TransportError, brings_values, carries_snapshot};
 use hashbrown::HashMap;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId, OrgId};
 use parking_lot::Mutex;
 use proto::v1;
 use router::gateway::Peers;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::peer::PeerMessage;
 use crate::server::admission;
+use crate::server::denials::{Asked, Denials, Denied};
 use crate::server::replica::ReplicaShare;
 
 /// Bytes of driver messages that wait for one peer; what comes on top is dropped, since the
@@ -102,13 +103,16 @@ pub struct Links {
     stop: CancellationToken,
     /// Messages dropped because a peer's queue was full.
     pub dropped: AtomicU64,
+    /// Who asked for what it has no part in.
+    pub denials: Denials,
 }
 
 impl Links {
     /// Links over these connections, until `stop`.
     #[must_use]
     pub fn new(peers: Arc<Peers>, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { peers, queues: Mutex::new(HashMap::new()), stop, dropped: AtomicU64::new(0) })
+        let (queues, dropped) = (Mutex::new(HashMap::new()), AtomicU64::new(0));
+        Arc::new(Self { peers, queues, stop, dropped, denials: Denials::default() })
     }
 
     /// The nodes that have a seat in a group, by the newest registry.
@@ -139,8 +143,17 @@ impl Links {
         if group.kind() != Some(GroupKind::Channel) {
             return None;
         }
-        let org = self.peers.view().borrow().nodes.get(&node).map(|node| node.org);
-        org.map_or(Some(Height(0)), |org| admission::excluded_since(share, org))
+        self.org_of(node).map_or(Some(Height(0)), |org| admission::excluded_since(share, org))
+    }
+
+    /// Whose a node is, by the newest registry.
+    fn org_of(&self, node: NodeId) -> Option<OrgId> {
+        self.peers.view().borrow().nodes.get(&node).map(|node| node.org)
+    }
+
+    /// Notes in the log that a node asked a group over its link, and was not answered since it has no seat.
+    pub fn unanswered(&self, group: GroupId, node: NodeId) {
+        self.denials.note(Denied { group, node: Some(node), org: self.org_of(node), asked: Asked::ByLink });
     }
 
     /// Whether a message of a replica to another one of its own group is kept back: it is for a node whose

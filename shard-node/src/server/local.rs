@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::server::admission::{self, Forwarder};
 use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
-use crate::server::ingest::{self, Arrived, refused};
+use crate::server::ingest::{self, Arrived, Sender, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
@@ -77,8 +77,9 @@ impl Hosted {
         if let Err(denial) = admission::judge(&handle, from, batch.caller.as_ref(), Action::Write) {
             return self.deny_all(&batch, &denial.refusal(), reply);
         }
-        let v1::IngestBatch { group, txs, notify_applied, .. } = batch;
-        let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };
+        let v1::IngestBatch { group, txs, notify_applied, caller } = batch;
+        let sender = Arc::new(Sender { from, caller });
+        let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied, sender };
         if let Err(Arrived { txs, .. }) = handle.arrivals.push(arrived) {
             let batch = v1::IngestBatch { group, txs, notify_applied, caller: None };
             self.refuse_all(&batch, Reject::Busy, role.leader, reply);

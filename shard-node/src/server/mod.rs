@@ -13,6 +13,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod crowd;
+pub mod denials;
 pub mod doorkeeper;
 pub mod epochs;
 pub mod followers;

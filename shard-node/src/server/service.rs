@@ -4,10 +4,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use beacon::limits::FOUNDATIONS_ASKED_MAX;
 use client::net::{self, Role};
 use consensus::raft::{asks_for_values, carries_snapshot};
 use futures::{Stream, StreamExt};
-use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
+use ledger::ids::{Epoch, GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
@@ -20,6 +21,7 @@ use crate::core::peer::PeerMessage;
 use crate::server::admission::{self, Forwarder};
 use crate::server::begun::Who;
 use crate::server::command;
+use crate::server::denials::{Asked, Denied};
 use crate::server::lend;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
@@ -64,7 +66,22 @@ impl Service {
 
     /// The calling node; nobody else is let in.
     fn node<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        self.caller(request).ok_or_else(|| denied("the caller's certificate is no node's"))
+        self.caller(request)
+            .ok_or_else(|| self.denied(None, self.org(request), None, "the caller's certificate is no node's"))
+    }
+
+    /// The organisation that vouches for whoever calls and is no node.
+    fn org<T>(&self, request: &Request<T>) -> Option<OrgId> {
+        net::peer_org(request, &self.view.borrow().orgs)
+    }
+
+    /// Notes in the log who is denied a call: which node, or a caller of which organisation that is none.
+    fn denied(&self, node: Option<NodeId>, org: Option<OrgId>, group: Option<GroupId>, why: &str) -> Status {
+        let of_node = node.and_then(|node| self.view.borrow().nodes.get(&node).map(|node| node.org));
+        let (node, org) = (node.map(|node| node.0), org.or(of_node).map(|org| org.0));
+        let group = group.map(|group| group.to_string());
+        tracing::warn!(?node, ?org, group, "a call was denied: {why}");
+        Status::permission_denied(ledger::Reject::AccessDenied.to_string())
     }
 
     /// Whether a node has a seat in a group: nobody else takes part in its consensus.
@@ -88,25 +105,34 @@ impl Service {
         handle.is_some_and(|handle| org.is_none_or(|org| admission::has_excluded(&handle.share, org)))
     }
 
+    /// Notes in the log who asks how groups began that it has no seat in: it is told nothing of them. Of a group that is not
+    /// known here yet nobody can say who has.
+    fn note_unlent(&self, node: Option<NodeId>, from: Option<Forwarder>, lacking: &[u64]) {
+        let view = Arc::clone(&self.view.borrow());
+        let known = lacking.iter().take(FOUNDATIONS_ASKED_MAX).map(|group| GroupId(*group));
+        let known = known.filter(|group| view.committees.contains_key(group));
+        for group in known.filter(|group| node.is_none_or(|node| !view.takes_part(*group, node))) {
+            let org = from.map(|from| from.org);
+            self.hosted.context.links.denials.note(Denied { group, node, org, asked: Asked::Foundation });
+        }
+    }
+
     /// A node, or a router of one of the cluster's organisations. Returns which one, if the registry knows its
     /// organisation.
     fn node_or_router<T>(&self, request: &Request<T>) -> Result<Option<Forwarder>, Status> {
         let org = match self.caller(request) {
             Some(node) => self.view.borrow().nodes.get(&node).map(|node| node.org),
             None => match net::peer_identity(request) {
-                Ok(peer) if peer.role == Role::Router => net::peer_org(request, &self.view.borrow().orgs),
-                _ => return Err(denied("the caller's certificate is neither a node's nor a router's")),
+                Ok(peer) if peer.role == Role::Router => self.org(request),
+                _ => {
+                    let why = "the caller's certificate is neither a node's nor a router's";
+                    return Err(self.denied(None, self.org(request), None, why));
+                }
             },
         };
         let forwarder = |(org, credential)| Forwarder { org, credential };
         Ok(org.zip(net::peer_key_hash(request)).map(forwarder))
     }
-}
-
-fn denied(why: &str) -> Status {
-    let reject = ledger::Reject::AccessDenied;
-    tracing::warn!("a call was denied: {why}");
-    Status::permission_denied(reject.to_string())
 }
 
 #[tonic::async_trait]
@@ -117,15 +143,17 @@ impl NodeService for Service {
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         let from = self.node(&request)?;
         let request = request.into_inner();
-        if !self.is_member(GroupId(request.group), from) {
-            return Err(denied("the calling node has no seat in the group"));
+        let group = GroupId(request.group);
+        if !self.is_member(group, from) {
+            return Err(self.denied(Some(from), None, Some(group), "the calling node has no seat in the group"));
         }
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        if (carries_snapshot(kind) || asks_for_values(kind)) && self.has_excluded(GroupId(request.group), from) {
-            return Err(denied("the channel has excluded the calling node's organisation"));
+        if (carries_snapshot(kind) || asks_for_values(kind)) && self.has_excluded(group, from) {
+            let why = "the channel has excluded the calling node's organisation";
+            return Err(self.denied(Some(from), None, Some(group), why));
         }
         // A group is put among those that run before it is taken from those that are being founded.
-        let founding = self.hosted.founding.read().get(&GroupId(request.group)).cloned();
+        let founding = self.hosted.founding.read().get(&group).cloned();
         let answer = match (self.hosted.group(request.group), founding) {
             (Some(handle), _) => handle.engine.handle(from, kind, request.payload).await,
             (None, Some(founding)) => founding.handle(from, kind, request.payload),
@@ -212,9 +240,10 @@ impl NodeService for Service {
     }
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        self.node_or_router(&request)?;
+        let from = self.node_or_router(&request)?;
         let node = self.caller(&request);
         let request = request.into_inner();
+        self.note_unlent(node, from, &request.lacking);
         let (known, mut lacking) = (Epoch(request.beacon_epoch), request.lacking);
         let stop = self.hosted.context.stop.clone();
         let told = move |view: Arc<ClusterView>| {

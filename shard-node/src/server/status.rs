@@ -2,7 +2,8 @@
 //!
 //! A channel's height, roots and counts tell how busy its members are with each other, so they are shown to
 //! those whom the channel itself admits. Everybody else sees that it is there, who leads it, and whether it is
-//! well. Whoever runs the node may know why something of it does not run.
+//! well, and nothing that the node counts for all its groups together. Whoever runs the node may know that, and why something
+//! of it does not run.
 
 use std::sync::atomic::Ordering;
 
@@ -103,17 +104,20 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     }
     alarms.extend(certificate_alarm(hosted.certificate_until_ms, context.clock.wall_ms()));
     alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));
+    // What the node counts for all its groups together tells of those, too, that the asker is not shown.
+    let told = asker.runs_the_node() || replicas.iter().all(|replica| !replica.hidden);
+    let total = |count: u64| if told { count } else { 0 };
     v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: context.clock.tick().0,
         clock_offset_ms: clock_offset_ms(context, &all),
         replicas,
-        log_fsyncs: log.fsyncs,
-        log_appends: log.appends,
-        log_bytes: log.bytes,
-        bytes_sent: context.traffic.sent_bytes(),
-        client_bytes_received: context.traffic.clients.received_bytes(),
+        log_fsyncs: total(log.fsyncs),
+        log_appends: total(log.appends),
+        log_bytes: total(log.bytes),
+        bytes_sent: total(context.traffic.sent_bytes()),
+        client_bytes_received: total(context.traffic.clients.received_bytes()),
         state_bytes_written,
         alarms,
     }

@@ -50,6 +50,8 @@ pub(super) struct Border {
     strays: BTreeSet<(GroupId, NodeId)>,
     /// How often that was refused.
     refused: u64,
+    /// How often a node without a seat was not answered.
+    strangers: u64,
 }
 
 impl GroupDriver {
@@ -57,6 +59,17 @@ impl GroupDriver {
     #[must_use]
     pub fn refused_pulls(&self) -> u64 {
         self.border.refused
+    }
+
+    /// How often nodes asked for what is given to those alone that have a seat, and have none.
+    #[must_use]
+    pub fn strangers(&self) -> u64 {
+        self.border.strangers
+    }
+
+    /// Counts one that is not answered.
+    pub(super) fn stranger(&mut self) {
+        self.border.strangers += 1;
     }
 
     pub(super) fn stand(&self) -> Stand {
@@ -77,6 +90,7 @@ impl GroupDriver {
     /// noted: it may not know yet who they are.
     pub(super) fn serves(&mut self, dest: GroupId, node: NodeId, out: &mut Vec<Output>) -> bool {
         if !self.committees.gets_mail_of(dest, node) {
+            self.stranger();
             return false;
         }
         let crosses = self.crosses(dest, node);

@@ -38,6 +38,8 @@ impl GroupDriver {
                 if self.is_member(own, from) || self.committees.joins(own, from) {
                     self.give_certificate(height, from, out);
                     self.call_for_block(height);
+                } else {
+                    self.stranger();
                 }
             }
             PeerMessage::Certified(certificate) => {

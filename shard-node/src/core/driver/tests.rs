@@ -222,7 +222,9 @@ fn who_is_no_member_is_given_no_certificate() {
     // Node 4 has a seat in another group, and nobody knows node 99.
     for stranger in [4, 99] {
         assert!(bench.peer(stranger, attest(stranger)).is_empty(), "node {stranger}");
+        let before = bench.driver.strangers();
         assert!(bench.peer(stranger, want.clone()).is_empty(), "node {stranger}");
+        assert_eq!(bench.driver.strangers(), before + 1, "the host can tell that it was not answered");
     }
     let out = bench.peer(2, want);
     assert!(matches!(&out[..], [Output::Send { node: NodeId(2), message: PeerMessage::Certified(_), .. }]), "{out:?}");
@@ -287,6 +289,8 @@ fn a_channels_mail_goes_to_no_node_of_an_organisation_that_has_no_seat_in_it_any
         let probe = |_: NodeId| PeerMessage::Probe { dest: group, next_seq: 0 };
         assert_eq!(given(&pull, |answer| matches!(answer, PeerMessage::Bundle(_))), served, "{group}");
         assert_eq!(given(&probe, |answer| matches!(answer, PeerMessage::Head(_))), served, "{group}");
+        let others = 2 * (9 - served.len() as u64);
+        assert_eq!(bench.driver.strangers(), others, "{group}: the host can tell that they were not answered");
     }
 }
 

@@ -30,7 +30,7 @@ use crate::server::checks;
 use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
 use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, evidence, system_view, with_reader};
-use crate::server::ingest::{Arrivals, Waiters};
+use crate::server::ingest::{Arrivals, Gate, Waiters};
 use crate::server::judge::HostJudge;
 use crate::server::links::Transport;
 use crate::server::replica::{Committing, Files, Known, Replica, ReplicaShare};
@@ -273,7 +273,7 @@ impl OpenGroup {
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
             watch::channel(system.certified.as_ref().map(|certified| certified.certificate.clone()));
-        let waiters = Arc::new(Waiters::of(group));
+        let waiters = Arc::new(Waiters::behind(Gate::of(group, &share), group));
         let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::new(group));
         if let Some(text) = refused {

@@ -38,7 +38,12 @@ impl GroupTask {
             return;
         }
         let mut out = Vec::new();
+        let from = if let Input::Peer { from, .. } = &input { Some(*from) } else { None };
+        let strangers = self.driver.strangers();
         self.driver.step(self.context.clock.tick(), input, &mut out);
+        if let Some(from) = from.filter(|_| self.driver.strangers() > strangers) {
+            self.context.links.unanswered(self.group, from);
+        }
         self.attested.store(self.driver.attested().0, Ordering::Relaxed);
         for output in out {
             self.carry_out(output);

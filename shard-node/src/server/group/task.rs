@@ -138,15 +138,24 @@ impl GroupTask {
     }
 
     /// Proposals go to the engine in order, from a task of their own; their fates come back as
-    /// inputs. The pipeline bounds both. Behind an exclusion of this node's organisation none goes.
+    /// inputs. The pipeline bounds both. Behind an exclusion of this node's organisation none goes, and none has in it what
+    /// those alone have sent who were shut out while it waited.
     fn proposer(&self, engine: Group) -> mpsc::Sender<(u64, Bytes)> {
         let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
         let inputs = self.inputs.clone();
         let (tasks, turns, share) = (self.context.tasks.clone(), self.turns.clone(), self.share.clone());
         let (links, group, node) = (Arc::clone(&self.context.links), self.group, self.context.node);
+        let waiters = Arc::clone(&self.waiters);
         self.context.tasks.spawn(async move {
             while let Some((id, entry)) = proposals.recv().await {
-                let turn = turns.beside_others().await;
+                let at_once = turns.beside_others_now();
+                let waited = at_once.is_none();
+                let turn = if let Some(turn) = at_once { turn } else { turns.beside_others().await };
+                if waited {
+                    // The act of governance may have shut somebody out who has something in this entry.
+                    waiters.turn_away();
+                }
+                let entry = waiters.without_withdrawn(entry);
                 let submitted = match links.excluded_since(&share, group, node) {
                     Some(_) => None,
                     None => engine.submit(entry).await.ok(),
@@ -318,6 +327,7 @@ impl GroupTask {
         let now = tokio::time::Instant::now();
         if now >= self.forget_at {
             self.forget_at = now + FORGET_EVERY;
+            self.waiters.turn_away();
             self.waiters.forget_silent(now);
         }
     }
@@ -333,6 +343,12 @@ impl GroupTask {
                 let outcomes = block.outcomes.clone();
                 let height = block.header.height;
                 let governed = outcomes.iter().any(|outcome| matches!(outcome, CommandOutcome::Governed { .. }));
+                let of_beacon =
+                    |outcome: &CommandOutcome| matches!(outcome, CommandOutcome::Delivered(GroupId::BEACON, _));
+                if governed || outcomes.iter().any(of_beacon) {
+                    // Members and certificates may have gone: those hear of that before anything of this block is told.
+                    self.waiters.turn_away();
+                }
                 for (txid, decision) in votes {
                     self.waiters.vote(&txid, decision, Some(height));
                 }

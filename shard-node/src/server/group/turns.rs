@@ -20,6 +20,12 @@ impl Turns {
         Arc::clone(&self.0).read_owned().await
     }
 
+    /// As [`Turns::beside_others`], if nobody has to be waited for.
+    #[must_use]
+    pub fn beside_others_now(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.0).try_read_owned().ok()
+    }
+
     /// A turn alone: everything that was proposed before has its fate, and nothing else is proposed meanwhile.
     pub async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.0).write_owned().await
@@ -41,6 +47,7 @@ mod tests {
         assert!(act.as_mut().now_or_never().is_none());
         let mut behind = Box::pin(turns.beside_others());
         assert!(behind.as_mut().now_or_never().is_none(), "it does not overtake the act");
+        assert!(turns.beside_others_now().is_none(), "nor does one that does not wait");
         drop(first);
         assert!(act.as_mut().now_or_never().is_none());
         drop(second);
@@ -48,5 +55,6 @@ mod tests {
         assert!(behind.as_mut().now_or_never().is_none());
         drop(alone);
         assert!(behind.as_mut().now_or_never().is_some());
+        assert!(turns.beside_others_now().is_some());
     }
 }

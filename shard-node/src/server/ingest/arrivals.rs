@@ -9,6 +9,7 @@ use ledger::limits::{ARRIVALS_BYTES_MAX, INGEST_QUEUE_TXS};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::server::ingest::Sender;
 use crate::server::replies::ReplyQueue;
 
 /// Transactions checked in one round.
@@ -22,6 +23,8 @@ pub struct Arrived {
     pub reply: Arc<ReplyQueue>,
     /// Whether the sender wants to know when credits are applied.
     pub wants_applied: bool,
+    /// Who that is.
+    pub sender: Arc<Sender>,
 }
 
 /// What has arrived for one group and is not checked yet. It is checked in as large parts as the
@@ -104,6 +107,7 @@ mod tests {
             txs: vec![tx.clone(); count],
             reply: Arc::clone(&reply),
             wants_applied: false,
+            sender: Arc::default(),
         };
         let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![7; 1 << 20]));
         for (full, tx) in [(INGEST_QUEUE_TXS, small), (ARRIVALS_BYTES_MAX >> 20, large)] {

@@ -1,11 +1,13 @@
-//! The way in for transactions of one group: what has arrived (`arrivals`), what it is worth (`check`), and
-//! who waits for its fate (`waiters`).
+//! The way in for transactions of one group: what has arrived (`arrivals`), what it is worth (`check`), who waits for
+//! its fate (`waiters`, with `books`), and whether those may still be told (`gate`).
 //!
 //! Owns a transaction from its arrival to the answer. Nothing unchecked is sequenced, and nothing here
 //! changes state: `intake` moves transactions from one part to the next, the group's task sequences them.
 
 mod arrivals;
+mod books;
 mod check;
+mod gate;
 mod waiters;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use proto::v1;
 
 pub use arrivals::{Arrivals, Arrived};
 pub use check::{Checked, Judged, Unfit, check, verification_mark};
+pub use gate::{Gate, Sender};
 pub use waiters::{MailFate, Waiters, Waits};
 
 /// Retry hint for a full queue.

@@ -8,7 +8,7 @@ use ledger::tx::{Opening, Slot, TxBody};
 use ledger::{Address, AssetId, LedgerId, Move, SecretKey};
 use v1::submit_event::Event;
 
-use super::testing::{checked, next, receipt};
+use super::testing::{anybody, checked, next, receipt};
 use super::waiters::SILENT_KEPT;
 use super::*;
 use crate::server::intake::Finding;
@@ -22,16 +22,16 @@ async fn a_vote_is_told_once_to_everybody_and_the_receipt_follows() {
     let waiters = Waiters::of(GroupId::shard(0));
     let tx = checked(b"tx of several groups");
     let txid = tx.txid;
-    assert_eq!(waiters.wait(&tx, &reply, false), Waits::First);
+    assert_eq!(waiters.wait(&tx, &reply, false, &anybody()), Waits::First);
     waiters.waits(&txid);
     assert!(matches!(next(&mut events).await[..], [Event::Waits(true)]));
     waiters.vote(&txid, Decision::Yes, Some(Height(7)));
     assert!(matches!(next(&mut events).await[..], [Event::Vote(vote)] if vote.yes && vote.height == 7));
     // Somebody who asks again hears it again, on the stream that asks, and is one waiter still; what
     // is told later adds nothing.
-    assert_eq!(waiters.wait(&tx, &reply, true), Waits::Rides, "the same bytes are not sequenced again");
+    assert_eq!(waiters.wait(&tx, &reply, true, &anybody()), Waits::Rides, "the same bytes are not sequenced again");
     assert!(matches!(next(&mut events).await[..], [Event::Vote(vote)] if vote.height == 7));
-    assert_eq!(waiters.wait(&tx, &late_reply, false), Waits::Rides);
+    assert_eq!(waiters.wait(&tx, &late_reply, false, &anybody()), Waits::Rides);
     assert!(matches!(next(&mut late).await[..], [Event::Vote(_)]));
     waiters.vote(&txid, Decision::Yes, None);
     waiters.waits(&txid);
@@ -51,8 +51,8 @@ async fn who_stops_asking_is_forgotten_once_there_is_nothing_to_tell_soon() {
     let reply = ReplyQueue::new(sink);
     let waiters = Waiters::of(GroupId::shard(0));
     let (voted, queued) = (checked(b"voted"), checked(b"in the queue"));
-    waiters.wait(&voted, &reply, false);
-    waiters.wait(&queued, &reply, false);
+    waiters.wait(&voted, &reply, false, &anybody());
+    waiters.wait(&queued, &reply, false, &anybody());
     waiters.vote(&voted.txid, Decision::No(Reject::Frozen), None);
     assert!(matches!(next(&mut events).await[..], [Event::Vote(vote)] if vote.reject() == Some(Reject::Frozen)));
     let now = Instant::now();

@@ -1,64 +1,34 @@
 //! Who waits for which transaction, until its fate is known and, where asked, applied.
 //!
 //! Owns the books of one group; they are volatile, and lost with the leadership. Whoever is not told asks
-//! again with the same bytes. It never judges a transaction.
+//! again with the same bytes. It never judges a transaction. Whom a channel does not admit any more waits no longer, and is
+//! told nothing but that: what is about to be told asks the gate first.
 //!
 //! A credit is applied once its stream is taken that far. Of a stream that has ended with a shard at one of its ends, and of
 //! one that a shard had which this one came from, only the state can tell: see [`Waiters::judge`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
-use hashbrown::{HashMap, HashSet};
 use ledger::ids::{GroupId, Height, NodeId, TxId};
 use ledger::limits::RIVALS_MAX;
-use ledger::receipt::{Outcome, Receipt};
+use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use parking_lot::Mutex;
 use proto::v1;
 use tokio::time::Instant;
 
-use crate::server::ingest::{Checked, decision_reason, id_bytes, refused};
+use crate::core::entry::{Command, Entry};
+use crate::server::ingest::books::{Books, Held, Said, Sent, Waiter, Waiting};
+use crate::server::ingest::{Checked, Gate, Sender, decision_reason, id_bytes, refused};
 use crate::server::replies::ReplyQueue;
 
 /// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
 /// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
 pub(super) const SILENT_KEPT: Duration = Duration::from_secs(60);
-
-struct Waiter {
-    reply: Arc<ReplyQueue>,
-    wants_applied: bool,
-}
-
-/// The bytes that were checked and sequenced, and who sent them.
-struct Sent {
-    checked: Held,
-    waiters: Vec<Waiter>,
-}
-
-/// What a group says of a transaction before its outcome is known.
-#[derive(Clone, Copy)]
-enum Said {
-    /// It votes once another group has.
-    Waits,
-    Vote(v1::Vote),
-}
-
-/// Everybody who waits for one transaction. The txid does not cover the witnesses, so only the very
-/// same bytes may rely on a check, and a refusal of some bytes is no news to those who sent others:
-/// else anybody who has seen a body could spoil it. A receipt is for all.
-struct Waiting {
-    first: Sent,
-    rivals: Vec<Sent>,
-    /// What everybody here has been told so far, of a transaction that other groups vote on, too.
-    said: Option<Said>,
-    /// When somebody last asked.
-    asked: Instant,
-}
 
 /// How a transaction waits for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +39,8 @@ pub enum Waits {
     Rides,
     /// It does not: as many others as may be wait with other witnesses over the same body.
     Crowded,
-}
-
-/// Bytes that count for as long as they are held.
-struct Held {
-    bytes: Bytes,
-    total: Arc<AtomicUsize>,
-}
-
-impl Held {
-    fn new(bytes: Bytes, total: &Arc<AtomicUsize>) -> Self {
-        total.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, total: Arc::clone(total) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
+    /// It does not: whoever sends it is not admitted any more, and was told so.
+    Denied,
 }
 
 /// What the state says of a message in a stream that is written no more.
@@ -101,39 +54,10 @@ pub enum MailFate {
     Elsewhere,
 }
 
-struct Unapplied {
-    txid: TxId,
-    remaining: usize,
-    reply: Arc<ReplyQueue>,
-}
-
-/// Who asked when which transaction is applied, by the address of its queue, which the record keeps
-/// alive: a stream that asks again is told once.
-type Asked = (TxId, usize);
-
-fn asked(txid: TxId, reply: &Arc<ReplyQueue>) -> Asked {
-    (txid, Arc::as_ptr(reply).addr())
-}
-
-#[derive(Default)]
-struct Books {
-    waiting: HashMap<TxId, Waiting>,
-    unapplied: HashMap<u64, Unapplied>,
-    asked: HashSet<Asked>,
-    by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
-    taken: HashMap<GroupId, u64>,
-    /// Shards that have ended: nobody takes a stream to one of them any more.
-    retired: BTreeSet<GroupId>,
-    /// As `by_stream`, of streams that are written no more: by whose they are, and where they went.
-    ended: BTreeMap<(GroupId, GroupId), BTreeMap<u64, Vec<u64>>>,
-    /// Somebody waits for one of these who has not been judged yet.
-    fresh: bool,
-    next_id: u64,
-}
-
 /// Who waits for which transaction of one group.
 pub struct Waiters {
     group: GroupId,
+    gate: Gate,
     books: Mutex<Books>,
     bytes: Arc<AtomicUsize>,
 }
@@ -143,16 +67,27 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
 }
 
 impl Waiters {
-    /// Nobody waits yet.
+    /// Nobody waits yet, and everybody is told.
     #[must_use]
     pub fn of(group: GroupId) -> Self {
-        Self { group, books: Mutex::default(), bytes: Arc::default() }
+        Self::behind(Gate::open(), group)
+    }
+
+    /// Nobody waits yet; those are told whom the gate lets be.
+    #[must_use]
+    pub fn behind(gate: Gate, group: GroupId) -> Self {
+        Self { group, gate, books: Mutex::default(), bytes: Arc::default() }
     }
 
     /// Remembers who waits. A sender that repeats itself is told once.
-    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> Waits {
+    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool, sender: &Arc<Sender>) -> Waits {
         let mut books = self.books.lock();
-        let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
+        if let Some(refusal) = self.gate.denies(sender) {
+            reply.push(self.denied(&tx.txid, refusal));
+            return Waits::Denied;
+        }
+        books.withdrawn.remove(&tx.bytes);
+        let waiter = Waiter { reply: Arc::clone(reply), wants_applied, sender: Arc::clone(sender) };
         let sent = |waiter| Sent { checked: Held::new(tx.bytes.clone(), &self.bytes), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
             let waiting = Waiting { first: sent(waiter), rivals: Vec::new(), said: None, asked: Instant::now() };
@@ -190,9 +125,66 @@ impl Waiters {
         }
         waiting.said = Some(said);
         let event = self.event(txid, said);
-        for waiter in waiting.all() {
-            waiter.reply.push(event.clone());
+        let waits_on = waiting.retain(|waiter| self.tell(&waiter.reply, &waiter.sender, || event.clone()));
+        if !waits_on {
+            books.waiting.remove(txid);
         }
+    }
+
+    fn denied(&self, txid: &TxId, refusal: v1::Refusal) -> v1::SubmitEvent {
+        v1::SubmitEvent::refused(id_bytes(txid), refusal).by(self.group)
+    }
+
+    /// Tells somebody, or that it is not admitted any more; returns whether it is.
+    fn tell(&self, reply: &ReplyQueue, sender: &Sender, event: impl FnOnce() -> v1::SubmitEvent) -> bool {
+        let refusal = self.gate.ends(sender);
+        let admitted = refusal.is_none();
+        let event = match refusal {
+            Some(refusal) => v1::SubmitEvent::refused(event().txid, refusal).by(self.group),
+            None => event(),
+        };
+        reply.push(event);
+        admitted
+    }
+
+    /// Answers somebody who does not wait.
+    pub fn answer(&self, reply: &ReplyQueue, sender: &Sender, event: v1::SubmitEvent) {
+        self.tell(reply, sender, || event);
+    }
+
+    /// Ends the waiting of all whom the newest state does not admit any more. They are told that, and nothing later. What they
+    /// alone have sent is withdrawn.
+    pub fn turn_away(&self) {
+        if self.gate.is_open() {
+            return;
+        }
+        let mut books = self.books.lock();
+        let stays = |txid: &TxId, reply: &ReplyQueue, sender: &Sender| match self.gate.ends(sender) {
+            None => true,
+            Some(refusal) => {
+                reply.push(self.denied(txid, refusal));
+                false
+            }
+        };
+        books.retain(Instant::now(), |txid, waiter| stays(txid, &waiter.reply, &waiter.sender));
+        let applied = books.unapplied.iter();
+        let gone: Vec<u64> =
+            applied.filter(|(_, one)| !stays(&one.txid, &one.reply, &one.sender)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| books.forget(id));
+    }
+
+    /// An entry that is about to be proposed, without what was withdrawn. Whoever sent that was told so.
+    #[must_use]
+    pub fn without_withdrawn(&self, entry: Bytes) -> Bytes {
+        let books = self.books.lock();
+        if books.withdrawn.is_empty() {
+            return entry;
+        }
+        let mut read = Entry::decode(&entry);
+        let all = read.commands.len();
+        let withdrawn = |tx: &[u8]| books.withdrawn.contains_key(tx);
+        read.commands.retain(|command| !matches!(command, Command::Tx(tx) if withdrawn(tx)));
+        if read.commands.len() == all { entry } else { Bytes::from(read.encode()) }
     }
 
     /// Whether somebody waits for these very bytes, so that they have been checked.
@@ -213,9 +205,9 @@ impl Waiters {
         let Some(waiting) = books.waiting.remove(&receipt.txid) else { return };
         let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
         for waiter in waiting.waiters() {
-            waiter.reply.push(event.clone());
-            if waiter.wants_applied {
-                books.await_applied(self.group, receipt, waiter.reply);
+            let told = self.tell(&waiter.reply, &waiter.sender, || event.clone());
+            if told && waiter.wants_applied {
+                books.await_applied(self.group, receipt, waiter);
             }
         }
     }
@@ -236,7 +228,10 @@ impl Waiters {
     /// away as the transaction's deadline, or never come.
     pub fn forget_silent(&self, now: Instant) {
         let silent = |waiting: &Waiting| waiting.said.is_some() && now > waiting.asked + SILENT_KEPT;
-        self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
+        let mut books = self.books.lock();
+        books.waiting.retain(|_, waiting| !silent(waiting));
+        // Whatever was on its way then has been proposed, or was lost.
+        books.withdrawn.retain(|_, (_, since)| now <= *since + SILENT_KEPT);
     }
 
     /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting, and so does
@@ -250,7 +245,7 @@ impl Waiters {
         drop(books);
         let event = refused(txid, Some(bytes), reject, leader).by(self.group);
         for waiter in refused_sent.waiters {
-            waiter.reply.push(event.clone());
+            self.tell(&waiter.reply, &waiter.sender, || event.clone());
         }
     }
 
@@ -258,7 +253,7 @@ impl Waiters {
     pub fn refuse_all(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
         let waiting = self.books.lock().waiting.remove(txid);
         for waiter in waiting.into_iter().flat_map(Waiting::waiters) {
-            waiter.reply.push(refused(txid, None, reject, leader).by(self.group));
+            self.tell(&waiter.reply, &waiter.sender, || refused(txid, None, reject, leader).by(self.group));
         }
     }
 
@@ -271,7 +266,14 @@ impl Waiters {
         let later = stream.split_off(&next_seq);
         let done = std::mem::replace(stream, later);
         for id in done.into_values().flatten() {
-            books.one_applied(self.group, id);
+            self.one_applied(&mut books, id);
+        }
+    }
+
+    fn one_applied(&self, books: &mut Books, id: u64) {
+        if let Some(done) = books.one_applied(id) {
+            let event = || v1::SubmitEvent::applied(id_bytes(&done.txid)).by(self.group);
+            self.tell(&done.reply, &done.sender, event);
         }
     }
 
@@ -306,7 +308,7 @@ impl Waiters {
             while let Some(first) = stream.first_entry() {
                 match judge(source, dest, *first.key()) {
                     MailFate::Waits => break,
-                    MailFate::Taken => first.remove().into_iter().for_each(|id| books.one_applied(self.group, id)),
+                    MailFate::Taken => first.remove().into_iter().for_each(|id| self.one_applied(&mut books, id)),
                     MailFate::Elsewhere => first.remove().into_iter().for_each(|id| books.forget(id)),
                 }
             }
@@ -350,92 +352,6 @@ impl Waiters {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-impl Waiting {
-    fn sent_mut(&mut self, bytes: &Bytes) -> Option<&mut Sent> {
-        std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked.bytes == *bytes)
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Waiter> {
-        std::iter::once(&self.first).chain(&self.rivals).flat_map(|sent| &sent.waiters)
-    }
-
-    fn waiters(self) -> impl Iterator<Item = Waiter> {
-        std::iter::once(self.first).chain(self.rivals).flat_map(|sent| sent.waiters)
-    }
-}
-
-impl Sent {
-    fn join(&mut self, waiter: Waiter) {
-        match self.waiters.iter_mut().find(|known| Arc::ptr_eq(&known.reply, &waiter.reply)) {
-            Some(known) => known.wants_applied |= waiter.wants_applied,
-            None => self.waiters.push(waiter),
-        }
-    }
-}
-
-impl Books {
-    /// Those who wait for these bytes, who then wait no more.
-    fn take_sent(&mut self, txid: &TxId, bytes: &Bytes) -> Option<Sent> {
-        let waiting = self.waiting.get_mut(txid)?;
-        if waiting.first.checked.bytes != *bytes {
-            let at = waiting.rivals.iter().position(|sent| sent.checked.bytes == *bytes)?;
-            return Some(waiting.rivals.remove(at));
-        }
-        if waiting.rivals.is_empty() {
-            return self.waiting.remove(txid).map(|waiting| waiting.first);
-        }
-        let next = waiting.rivals.remove(0);
-        Some(std::mem::replace(&mut waiting.first, next))
-    }
-
-    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, reply: Arc<ReplyQueue>) {
-        let Outcome::Committed { mail } = &receipt.outcome else { return };
-        // The numbers in a receipt of a shard that this one came from are those of its streams.
-        let writes = |books: &Self, dest: &GroupId| receipt.group == group && !books.retired.contains(dest);
-        let known =
-            |(dest, seq): &&(GroupId, u64)| writes(self, dest) && self.taken.get(dest).is_some_and(|taken| seq < taken);
-        let open: Vec<(GroupId, u64)> = mail.iter().filter(|mark| !known(mark)).copied().collect();
-        if open.is_empty() {
-            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
-            return;
-        }
-        if reply.is_closed() || !self.asked.insert(asked(receipt.txid, &reply)) {
-            return;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
-        for (dest, seq) in open {
-            let stream = match writes(self, &dest) {
-                true => self.by_stream.entry(dest).or_default(),
-                false => {
-                    self.fresh = true;
-                    self.ended.entry((receipt.group, dest)).or_default()
-                }
-            };
-            stream.entry(seq).or_default().push(id);
-        }
-    }
-
-    /// Nobody here will know.
-    fn forget(&mut self, id: u64) {
-        if let Some(unapplied) = self.unapplied.remove(&id) {
-            self.asked.remove(&asked(unapplied.txid, &unapplied.reply));
-        }
-    }
-
-    fn one_applied(&mut self, group: GroupId, id: u64) {
-        let Some(unapplied) = self.unapplied.get_mut(&id) else { return };
-        unapplied.remaining -= 1;
-        if unapplied.remaining == 0
-            && let Some(done) = self.unapplied.remove(&id)
-        {
-            self.asked.remove(&asked(done.txid, &done.reply));
-            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)).by(group));
-        }
     }
 }
 

@@ -1,0 +1,37 @@
+use std::sync::Arc;
+
+use ledger::ids::OrgId;
+
+use super::*;
+use crate::server::ingest::testing::{Shutting, of_org};
+
+#[test]
+fn each_sender_is_judged_once_at_a_block_and_anew_at_the_next() {
+    let rules = Arc::new(Shutting::default());
+    let gate = Gate::by(Box::new(Arc::clone(&rules)));
+    let (stays, goes) = (of_org(1), of_org(2));
+    for _ in 0..3 {
+        assert_eq!((gate.denies(&stays), gate.denies(&goes)), (None, None));
+    }
+    assert_eq!(rules.asked(), 2, "what was found is kept while the block is the newest");
+    rules.block(Some(OrgId(2)));
+    let denied = gate.denies(&goes).expect("it was shut out");
+    assert_eq!((denied.reject(), denied.detail.as_str()), (Some(Reject::ChannelRefused), "org 2 is out"));
+    assert_eq!(gate.denies(&stays), None);
+    assert_eq!(rules.asked(), 4);
+    // What was taken from it may have been executed: it is not told that it was refused.
+    let untold = gate.ends(&goes).expect("it was shut out");
+    assert_eq!((untold.reject(), untold.detail), (Some(Reject::ChannelUntold), denied.detail));
+    assert_eq!(rules.asked(), 4);
+}
+
+#[test]
+fn who_forwards_counts_as_much_as_for_whom() {
+    let rules = Arc::new(Shutting::default());
+    let gate = Gate::by(Box::new(Arc::clone(&rules)));
+    let (known, unknown) = (of_org(1), Arc::new(Sender { from: None, ..(*of_org(1)).clone() }));
+    assert_eq!((gate.denies(&known), gate.denies(&unknown)), (None, None));
+    assert_eq!(rules.asked(), 2, "they are two");
+    assert!(Gate::open().is_open() && !gate.is_open());
+    assert_eq!(Gate::open().ends(&unknown), None);
+}
