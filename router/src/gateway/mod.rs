@@ -180,7 +180,7 @@ impl Router for Gateway {
             let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             return Ok(Response::new(v1::CommandReply { refusal: Some(refusal), ..v1::CommandReply::default() }));
         };
-        caller::role(&request, &[Role::Admin])?;
+        caller::role(&request, caller::commanders(request.get_ref()))?;
         let caller = Caller::of(&self.desk.view(), &request)?.to_wire();
         let request = v1::CommandRequest { caller, ..request.into_inner() };
         Ok(Response::new(command::execute(&self.desk, request).await))
