@@ -2,13 +2,14 @@
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `charter` is what founders agree on without it,
 //! `govern` talks to a channel that runs, `look` and `explain` read, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
-//! things, `words` says it back. `tour` plays all of it on a cluster of its own.
+//! things, `words` says it back, `missing` what a command leaves to come. `tour` plays all of it on a cluster of its own.
 
 mod charter;
 mod explain;
 mod found;
 mod govern;
 mod look;
+mod missing;
 pub(super) mod names;
 mod receipt;
 mod tour;
