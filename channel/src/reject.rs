@@ -124,7 +124,7 @@ ledger::rejections! {
         /// Too many grants.
         GrantsFull = 58, "channel_grants_full", "the channel has as many audit grants as it may", "revoke one first";
         /// Asset permitted already.
-        AssetPermitted = 59, "channel_asset_permitted", "the asset may be issued in the channel already", "none";
+        AssetPermitted = 59, "channel_asset_permitted", "the channel has permitted the asset already", "none";
         /// Too many assets.
         AssetsFull = 60, "channel_assets_full", "the channel has permitted as many assets as it may", "found another channel for more";
         /// Registers open.

@@ -301,8 +301,10 @@ pub enum Channel {
     /// Finish closing, once nothing is under way
     #[command(after_help = "Example:\n  seamark channel finish-close steel --as org-a")]
     FinishClose(InChannel),
-    /// Propose that an asset may be issued and paid with in a channel
-    #[command(after_help = "Example:\n  seamark channel permit steel EUR --as org-a")]
+    /// Propose that an asset may be paid with and locked in a channel
+    #[command(
+        after_help = "Example:\n  seamark channel permit steel EUR --as org-a\n\nNothing is issued in a channel: assets are issued on the main ledger, and brought in by transfers."
+    )]
     Permit {
         /// Where.
         #[command(flatten)]
