@@ -16,7 +16,7 @@ pub enum Subject {
     Membership,
     /// The policies themselves.
     Policy,
-    /// Which assets may be issued in the channel.
+    /// Which assets may be paid with and locked in the channel. None is issued there, whatever its word says.
     AssetIssue,
     /// Freezing and thawing.
     Freeze,
@@ -131,7 +131,7 @@ pub enum Change {
     Thaw,
     /// Begins to close the channel.
     Close,
-    /// Allows an asset to be issued in the channel.
+    /// Allows an asset to be paid with and locked in the channel.
     PermitAsset {
         /// The asset, as derived from issuer and symbol.
         asset: AssetId,

@@ -124,7 +124,7 @@ ledger::rejections! {
         /// Too many grants.
         GrantsFull = 58, "channel_grants_full", "the channel has as many audit grants as it may", "revoke one first";
         /// Asset permitted already.
-        AssetPermitted = 59, "channel_asset_permitted", "the asset may be issued in the channel already", "none";
+        AssetPermitted = 59, "channel_asset_permitted", "the channel has permitted the asset already", "none";
         /// Too many assets.
         AssetsFull = 60, "channel_assets_full", "the channel has permitted as many assets as it may", "found another channel for more";
         /// Registers open.
@@ -142,11 +142,11 @@ ledger::rejections! {
         /// Promise of a founding out of form.
         PromiseForm = 180, "founding_promise", "what the founding promises in place of its policies is out of form, or it states policies of its own beside it", "found it with 'seamark channel create'";
         /// Nothing was promised.
-        PromiseNone = 181, "channel_promise_none", "the founding of the channel promised nothing: its policies were known from the start", "none; propose other ones with 'seamark channel policy'";
+        PromiseNone = 181, "channel_promise_none", "the founding of the channel promised nothing: its policies were known from the start", "none; propose other ones with 'seamark channel policy propose'";
         /// Promise kept already.
         PromiseKept = 182, "channel_promise_kept", "the policies that the founding promised are in force already", "none";
         /// Promise superseded.
-        PromiseSuperseded = 183, "channel_promise_superseded", "the members have set a policy before the channel was given what its founding promised, which counts no more", "propose the policies that are wanted with 'seamark channel policy'";
+        PromiseSuperseded = 183, "channel_promise_superseded", "the members have set a policy before the channel was given what its founding promised, which counts no more", "propose the policies that are wanted with 'seamark channel policy propose'";
         /// Not what was promised.
         OpeningWrong = 184, "channel_opening_wrong", "the policies are not those that the founding promised: their hash is another one", "see what was promised with 'seamark channel charter'";
     }

@@ -357,7 +357,7 @@ pub(crate) fn revocations(view: &mut View<'_>, org: OrgId) -> usize {
     view.scan_prefix(&key(KIND_REVOCATION, &[&org.0.to_be_bytes()])).len()
 }
 
-/// Whether an asset may be issued in the channel.
+/// Whether an asset may be paid with and locked in the channel.
 pub fn asset_permitted(view: &mut View<'_>, asset: &AssetId) -> bool {
     view.get(&asset_key(asset)).is_some()
 }

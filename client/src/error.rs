@@ -5,6 +5,7 @@ use ledger::{GroupId, Reject, TxId};
 use proto::{EdgeError, v1};
 
 use crate::admins::AdminsError;
+use crate::certificates::CertificateFault;
 use crate::evidence::EvidenceFileError;
 use crate::exclusion::ExclusionFileError;
 use crate::keystore::KeystoreError;
@@ -36,6 +37,9 @@ pub enum ClientError {
     /// A router lets us not in.
     #[error("the router refused the call: {0}; use a certificate issued for this cluster and role")]
     Denied(String),
+    /// A certificate was not taken: ours by the router, or the router's by us.
+    #[error(transparent)]
+    Certificate(#[from] CertificateFault),
     /// The router is of another cluster.
     #[error("the router at {addr} serves another cluster; use the profile of this cluster")]
     OtherCluster {
@@ -121,6 +125,7 @@ impl ClientError {
             Self::Net(error) => error.code(),
             Self::Unreachable { .. } => "unreachable",
             Self::Denied(_) => "access_denied",
+            Self::Certificate(fault) => fault.code(),
             Self::OtherCluster { .. } => "other_cluster",
             Self::Refused { code, .. } => code,
             Self::Unsettled { cause, .. } => cause.code(),

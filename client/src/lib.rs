@@ -73,6 +73,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admins;
+mod certificates;
 pub mod descent;
 mod door;
 pub mod entry;
@@ -96,6 +97,7 @@ pub mod submit;
 pub mod traffic;
 
 pub use admins::{AdminsError, AdminsProof, ProvedAdmins};
+pub use certificates::CertificateFault;
 pub use descent::{BornProof, FoundedProof, Handover};
 pub use door::{Door, LetIn};
 pub use entry::{Entry, EntryName};

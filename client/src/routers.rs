@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::certificates::CertificateFault;
 use crate::error::ClientError;
 use crate::net::{self, Identity, TrustRoots};
 use crate::profile::RouterEndpoint;
@@ -135,29 +136,13 @@ pub(crate) fn connection_lost(status: &Status) -> bool {
     )
 }
 
-/// Whether the router did not take our certificate. Asking again does not mend that.
-pub(crate) fn certificate_refused(status: &Status) -> bool {
-    use rustls::AlertDescription as Alert;
-    let alerts = [
-        Alert::BadCertificate,
-        Alert::UnsupportedCertificate,
-        Alert::CertificateRevoked,
-        Alert::CertificateExpired,
-        Alert::CertificateUnknown,
-        Alert::CertificateRequired,
-        Alert::UnknownCA,
-        Alert::AccessDenied,
-    ];
-    // In TLS 1.3 the alert comes after the handshake, through HTTP/2, which keeps of it no more than its text.
-    let cause = cause_of(status);
-    alerts.into_iter().any(|alert| cause == rustls::Error::AlertReceived(alert).to_string())
-}
-
 /// What a status means to a caller.
 pub(crate) fn error_of(status: &Status) -> ClientError {
+    if let Some(fault) = CertificateFault::of(status) {
+        return ClientError::Certificate(fault);
+    }
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => ClientError::Denied(status.message().to_owned()),
-        _ if certificate_refused(status) => ClientError::Denied(cause_of(status)),
         _ if connection_lost(status) => ClientError::Unreachable { last: cause_of(status) },
         _ => ClientError::Protocol(format!("{:?}: {}", status.code(), status.message())),
     }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use channel::{Change, Command};
-use client::{ClientError, Consistency, Wait};
+use client::{ClientError, Consistency, Wait, net};
 use ledger::{LedgerId, OrgId, TimeMs};
+use prost::Message;
+use proto::v1;
 
 use crate::excluded_voter::Scene;
 use crate::support::bank::now_ms;
 use crate::support::consortium::Consortium;
+use crate::support::rpc::call;
 
 /// What somebody is told of a group that nobody can decide for. Each of them may be asked again.
 const CODES: [&str; 5] = ["not_leader", "unanswered", "timeout", "busy", "unreachable"];
@@ -17,6 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 fn said(what: &str, error: &ClientError) {
     assert!(CODES.contains(&error.code()), "{what}: {}: {error}", error.code());
+}
+
+/// What a router says that has found out why.
+fn names_the_quorum(what: &str, text: &str) {
+    assert!(text.contains("no quorum: 2 of the 4 nodes of channel-0 answer, and 3 have to"), "{what}: {text}");
+}
+
+/// A question to a router itself, which asks the nodes of the channel for as long as it does: a client may have given up.
+async fn told_by_the_router(scene: &Scene) -> v1::Refusal {
+    let (cluster, node) = (&scene.cluster, scene.stay[0]);
+    let identity = cluster.profile().identity().unwrap();
+    let name = net::node_server_name(node);
+    let door = net::connect(&cluster.info(node).client_addr, &identity, &cluster.roots(), &name).unwrap();
+    let (group, address) = (scene.channel.0, Bytes::copy_from_slice(&scene.payee.address.0));
+    let query = Some(v1::query_request::Query::Account(v1::AccountQuery { address, group }));
+    let request = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
+    let answer = call(&door, "/seamark.v1.Router/Query", request.into()).await.unwrap().expect("an answer");
+    v1::QueryReply::decode(answer).unwrap().refusal.expect("nobody can answer for the channel")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +53,13 @@ async fn a_channel_without_a_quorum_says_so_and_loses_nothing() {
     let (ledger, payee) = (LedgerId::of_channel(scene.channel), scene.payee.address);
     let client = scene.member().with_patience(PATIENCE);
     let read = client.account_of(ledger, payee, Consistency::Linearizable, false).await;
-    said("a read", &read.map(drop).expect_err("nobody can answer for the channel"));
+    let unread = read.map(drop).expect_err("nobody can answer for the channel");
+    said("a read", &unread);
+    // Where the client has heard of it in time, it hands that on.
+    if unread.code() != "unreachable" {
+        names_the_quorum("a read", &unread.to_string());
+    }
+    names_the_quorum("the router", &told_by_the_router(&scene).await.detail);
     let stale = client.account_of(ledger, payee, Consistency::Stale, false).await.expect("what is known is shown");
     assert!(stale.value.is_some());
     let pay = scene.bank.pay(&scene.payer, payee, 1);

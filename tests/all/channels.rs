@@ -136,7 +136,7 @@ fn three_organisations_found_a_channel_and_govern_it() {
     directory_says(&shell, "running");
 
     // Under another policy, one of them is enough.
-    let (policy, _) = proposed(&shell, "channel policy steel freeze any(members.admin) --as org-a");
+    let (policy, _) = proposed(&shell, "channel policy propose steel freeze any(members.admin) --as org-a");
     assert_eq!(said(&shell, "approve", &policy, "org-b"), "applied");
     assert_eq!(proposed(&shell, "channel freeze channel-0 --as org-b").1, "applied");
     directory_says(&shell, "frozen");
@@ -206,12 +206,12 @@ fn an_organisation_is_invited_and_declines() {
     let gone = |told: &Value| told["invitations"] == json!([]);
     wait_for(&shell, "members see that it declined", "channel show steel --as org-a", gone);
 
-    let (grant, _) = proposed(&shell, "channel audit-grant steel 4 --assets EUR --as org-a");
+    let (grant, _) = proposed(&shell, "channel audit grant steel 4 --assets EUR --as org-a");
     assert_eq!(said(&shell, "approve", &grant, "org-b"), "applied");
     let granted = |told: &Value| told["grants"][0]["grant"] == grant.as_str();
     let shown = wait_for(&shell, "members see the grant", "channel show steel --as org-b", granted);
     assert!(shown["grants"][0]["what"].as_str().unwrap().starts_with("auditors of 4 read the assets "), "{shown}");
-    let revoke = format!("channel audit-revoke steel 4 {grant} --as org-c");
+    let revoke = format!("channel audit revoke steel 4 {grant} --as org-c");
     let (revoke, _) = proposed(&shell, &revoke);
     assert_eq!(said(&shell, "approve", &revoke, "org-a"), "applied");
 }
@@ -258,7 +258,7 @@ fn what_was_agreed_on_comes_into_force_later_where_a_command_was_cut_short() {
 
     // Without it all of them decide, and what they have decided nobody undoes with it.
     founded_and_cut_short(&shell, "slate");
-    let (policy, state) = proposed(&shell, "channel policy slate freeze majority --as org-a");
+    let (policy, state) = proposed(&shell, "channel policy propose slate freeze majority --as org-a");
     assert_eq!(state, "open");
     assert_eq!(shell.told(&format!("channel approve slate {policy} --as org-b"))["state"], "applied");
     assert_eq!(code(&shell, "channel open slate --as org-b"), "channel_promise_superseded");
@@ -301,17 +301,17 @@ fn what_cannot_be_is_refused_with_a_code() {
 
     found(&shell);
     for (line, expected) in [
-        ("channel policy steel freeze any( --as org-a", "policy_text"),
-        ("channel policy steel frost any --as org-a", "channel_subject"),
-        ("channel policy steel freeze k-of(4,members.admin) --as org-a", "policy_unsatisfiable"),
-        ("channel policy steel freeze majority --as org-a", "channel_no_change"),
+        ("channel policy propose steel freeze any( --as org-a", "policy_text"),
+        ("channel policy propose steel frost any --as org-a", "channel_subject"),
+        ("channel policy propose steel freeze k-of(4,members.admin) --as org-a", "policy_unsatisfiable"),
+        ("channel policy propose steel freeze majority --as org-a", "channel_no_change"),
         ("channel invite steel org-x --as org-a", "org"),
         ("channel invite steel org-b --as org-a", "channel_already_member"),
         ("channel invite steel org-a --as org-a", "channel_invite_self"),
         ("channel remove steel org-a --as org-a", "channel_remove_self"),
         ("channel remove steel org-b --as org-a", "channel_quorum_lost"),
         ("channel leave steel --as org-b", "channel_quorum_lost"),
-        ("channel anchors steel --set 4 --as org-a", "channel_anchors_form"),
+        ("channel anchors set steel 4 --as org-a", "channel_anchors_form"),
         ("channel nodes steel --set 2 --as org-a", "channel_node_unknown"),
         ("channel finish-close steel --as org-a", "channel_transition"),
         ("channel thaw steel --as org-a", "channel_transition"),

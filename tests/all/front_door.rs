@@ -1,8 +1,8 @@
 //! Who is let in, and what happens to those who shout at the door.
 
 use bytes::Bytes;
-use client::Wait;
 use client::net::{self, Identity};
+use client::{Client, ClientError, Profile, Wait};
 use ledger::NodeId;
 use prost::Message;
 use proto::v1;
@@ -91,6 +91,12 @@ fn connection_refused(status: &Status) -> bool {
         && std::error::Error::source(status).is_some()
 }
 
+/// Why a client of this profile is not answered, which it hears long before it would give up.
+async fn told_at_once(profile: &Profile) -> ClientError {
+    let client = Client::lazy(profile).unwrap().with_patience(10 * crate::support::DEADLINE);
+    in_time("a certificate that is not taken is told at once", client.status()).await.unwrap_err()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_certificates_of_the_cluster_are_let_in() {
     let door = Door::open().await;
@@ -121,17 +127,19 @@ async fn only_certificates_of_the_cluster_are_let_in() {
         let error = call(&channel, "/seamark.v1.Router/Cluster", Bytes::new()).await.unwrap_err();
         assert!(connection_refused(&error), "{error:?}");
     }
-    // The SDK says so too, with a code.
-    let mut profile = door.cluster.profile();
+    // The SDK says so too, with a code for each.
     let folder = tempfile::tempdir().unwrap();
-    let paths = [folder.path().join("client.pem"), folder.path().join("client.key")];
-    std::fs::write(&paths[0], &stranger.cert_pem).unwrap();
-    std::fs::write(&paths[1], stranger.key_pem.as_bytes()).unwrap();
-    [profile.cert, profile.key] = paths;
-    let patience = 10 * crate::support::DEADLINE;
-    let client = client::Client::lazy(&profile).unwrap().with_patience(patience);
-    let error = in_time("a refused certificate is told at once", client.status()).await.unwrap_err();
-    assert_eq!(error.code(), "access_denied", "{error}");
+    for (name, identity, code) in
+        [("stranger", &stranger, "certificate_unknown_authority"), ("expired", &expired, "certificate_expired")]
+    {
+        let mut profile = door.cluster.profile();
+        (profile.cert, profile.key) = (folder.path().join(name), folder.path().join(format!("{name}.key")));
+        std::fs::write(&profile.cert, &identity.cert_pem).unwrap();
+        std::fs::write(&profile.key, identity.key_pem.as_bytes()).unwrap();
+        let error = told_at_once(&profile).await;
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().contains("this client's certificate"), "{error}");
+    }
     door.still_works().await;
 }
 
@@ -206,6 +214,20 @@ async fn the_service_between_nodes_answers_nodes_alone() {
         let error = call(&wrong, method, Bytes::new()).await.unwrap_err();
         assert!(connection_refused(&error), "{method}: {error:?}");
     }
+    // The SDK says what is wrong, and what to correct.
+    let mut profile = door.cluster.profile();
+    profile.routers.retain(|router| router.node == Some(NODE));
+    profile.routers[0].server_name = net::node_server_name(NodeId(2));
+    let error = told_at_once(&profile).await;
+    assert_eq!(error.code(), "router_certificate_other", "{error}");
+    assert!(error.to_string().contains("correct addr and server_name"), "{error}");
+    // Nor is one of an authority that the profile does not have.
+    let folder = tempfile::tempdir().unwrap();
+    profile.routers[0].server_name = net::node_server_name(NODE);
+    profile.ca = folder.path().join("ca.pem");
+    std::fs::write(&profile.ca, Authority::make("org-x").unwrap().cert_pem()).unwrap();
+    let error = told_at_once(&profile).await;
+    assert_eq!(error.code(), "router_certificate_unknown_authority", "{error}");
     for method in methods("Node") {
         let error = call(&door.client_port(&node), &method, Bytes::new()).await.unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented, "{method}: {error:?}");

@@ -2,6 +2,7 @@
 //! certificate of the cluster, gets nothing of it. The calls are those of the service descriptors, so that a
 //! new one has to be put here. What a link is answered comes back over another one: see [`crate::link_answers`].
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -223,11 +224,10 @@ impl Scene {
                 other => panic!("{other} is new: call it here about a channel"),
             };
             for (what, message) in messages {
-                let answer = call(door, &method, message).await;
-                let Ok(Some(bytes)) = answer else {
-                    let denied = matches!(&answer, Err(status) if status.code() == tonic::Code::PermissionDenied);
-                    assert!(denied || short(&method) == "Submit", "{what}: {answer:?}");
-                    continue;
+                let bytes = match call(door, &method, message).await {
+                    Ok(Some(bytes)) => bytes,
+                    Err(status) if status.code() == tonic::Code::PermissionDenied => continue,
+                    other => panic!("{what}: {other:?}"),
                 };
                 // The id of what somebody sends is its own; what it learns must not be more.
                 if short(&method) != "Submit" {
@@ -262,6 +262,7 @@ impl Scene {
             }
             "Submit" => {
                 let events = v1::SubmitEvents::decode(bytes).unwrap().events;
+                assert!(!events.is_empty(), "{what}: it is told nothing");
                 for event in events {
                     let Some(v1::submit_event::Event::Refusal(refusal)) = event.event else {
                         panic!("{what}: {event:?}")
@@ -377,6 +378,26 @@ impl Scene {
             }
         }
         denied
+    }
+
+    /// As [`Scene::breaks_in`], at all of these nodes, until what a leader alone judges was denied by one: who leads may
+    /// change meanwhile.
+    async fn breaks_in_everywhere(&self, by: Burglar, identity: &Identity, nodes: &[NodeId]) {
+        let doors: Vec<(NodeId, Channel)> = nodes.iter().map(|node| (*node, self.back_door(*node, identity))).collect();
+        let mut denied = BTreeSet::<String>::new();
+        eventually("a leader denies transactions and commands", async || {
+            for (node, door) in &doors {
+                denied.extend(Box::pin(self.breaks_in(by, *node, door)).await);
+            }
+            let missing = ["ingest", "command"].into_iter().find(|what| !denied.contains(*what));
+            missing.map_or(Ok(()), |what| Err(format!("no {what} of a {by:?} came to a leader")))
+        })
+        .await;
+    }
+
+    /// A router's certificate.
+    fn router_of(&self, org: &str) -> Identity {
+        self.issue(org, |name, org| Subject::router(name, org, vec!["127.0.0.1".to_owned()]))
     }
 }
 
@@ -534,20 +555,13 @@ async fn outsiders_get_nothing_of_a_channel() {
     }
     assert!(told[0].refusal.is_some());
     assert_eq!(told[0], told[1]);
-    let mut denied = Vec::new();
-    for node in [INSIDE, NodeId(2), NodeId(4)] {
-        denied.extend(scene.breaks_in(Burglar::Node, node, &scene.back_door(node, &as_node)).await);
-        let hosts = vec!["127.0.0.1".to_owned()];
-        let router = scene.cluster.authority("org-c").issue(&Subject::router("r", "org-c", hosts)).unwrap().identity();
-        denied.extend(scene.breaks_in(Burglar::Router, node, &scene.back_door(node, &router)).await);
-    }
+    let members = [INSIDE, NodeId(2), NodeId(4)];
+    scene.breaks_in_everywhere(Burglar::Node, &as_node, &members).await;
+    scene.breaks_in_everywhere(Burglar::Router, &scene.router_of("org-c"), &members).await;
     // It is about the group, and not about the calls.
     let shard = scene.cluster.genesis.committee(GroupId::shard(0)).unwrap();
     let neighbour = shard.members.iter().map(|member| member.node).find(|node| *node != OUTSIDE).unwrap();
     a_member_answers(&scene.cluster, &scene.back_door(neighbour, &as_node), shard.group, neighbour).await;
-    for what in ["ingest", "command"] {
-        assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
-    }
     a_byzantine_channel_answers_its_members_alone(&scene).await;
     // Nothing of it has ever been on the disk of a node outside, and on that of a member values, log entries and
     // snapshots are sealed. The search finds what is not: what a shard keeps.
@@ -659,6 +673,43 @@ async fn auditors_read_and_do_nothing_else() {
     ] {
         let denied = call(&auditor, &format!("/seamark.v1.Router/{method}"), message.into()).await.unwrap_err();
         assert_eq!(denied.code(), tonic::Code::PermissionDenied, "{method}");
+    }
+    // A router of the member that lets its auditor through all the same: whoever leads the channel denies it.
+    let router = scene.router_of("org-a");
+    let doors = [INSIDE, NodeId(2), NodeId(4)].map(|node| scene.back_door(node, &router));
+    let (group, credential) = (scene.channel.0, Bytes::copy_from_slice(&[7; 32]));
+    let caller = Some(v1::Caller { org: A.0.into(), role: "auditor".to_owned(), credential });
+    let txs = vec![Bytes::from(scene.transaction().encode())];
+    let ingest = v1::IngestBatch { group, txs, notify_applied: true, caller: caller.clone() }.encode_to_vec();
+    let command = v1::CommandRequest { command: scene.command(), group, caller }.encode_to_vec();
+    for (method, message) in [("Ingest", Bytes::from(ingest)), ("Command", Bytes::from(command))] {
+        let refusal = eventually("a leader is asked", async || {
+            for door in &doors {
+                let answer = call(door, &format!("/seamark.v1.Node/{method}"), message.clone()).await;
+                let refusal = refusal_in(method, answer.unwrap().expect(method));
+                if refusal.code != "not_leader" {
+                    return Ok(refusal);
+                }
+            }
+            Err("nobody of them leads")
+        })
+        .await;
+        assert_eq!(refusal.code, "channel_refused", "{method}: {refusal:?}");
+        assert!(refusal.detail.contains("channel_auditor_reads_only"), "{method}: {refusal:?}");
+    }
+    assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
+}
+
+/// Why a node refuses a transaction or a command.
+fn refusal_in(method: &str, answer: Bytes) -> v1::Refusal {
+    match method {
+        "Ingest" => {
+            let event = v1::SubmitEvents::decode(answer).unwrap().events.remove(0).event;
+            let Some(v1::submit_event::Event::Refusal(refusal)) = event else { panic!("{event:?}") };
+            refusal
+        }
+        "Command" => v1::CommandReply::decode(answer).unwrap().refusal.expect("it is refused"),
+        other => panic!("{other}"),
     }
 }
 
@@ -841,11 +892,22 @@ async fn a_removed_member_gets_nothing_any_more() {
     for (door, node) in doors.iter().zip([INSIDE, NodeId(2), OUTSIDE]) {
         scene.knocks(&format!("a removed member at node {node}"), door).await;
     }
+    for (who, identity) in [
+        ("an admin", scene.issue("org-c", Subject::admin)),
+        ("an auditor", scene.issue("org-c", Subject::auditor)),
+        ("a router, as a client,", scene.router_of("org-c")),
+    ] {
+        for node in [INSIDE, NodeId(2), OUTSIDE] {
+            let who = format!("{who} of a removed member at node {node}");
+            scene.knocks(&who, &scene.door(node, &identity)).await;
+        }
+    }
     eventually("its copy is gone", async || {
         if scene.cluster.data(OUTSIDE, scene.channel).exists() { Err("it is there") } else { Ok(()) }
     })
     .await;
-    for node in [INSIDE, NodeId(2)] {
+    let stay = [INSIDE, NodeId(2), NodeId(4)];
+    for node in stay {
         let door = scene.back_door(node, &as_node);
         // It takes part in consensus until the beacon's next committee is in force there.
         eventually("its seat is gone", async || {
@@ -857,8 +919,9 @@ async fn a_removed_member_gets_nothing_any_more() {
             }
         })
         .await;
-        scene.breaks_in(Burglar::Node, node, &door).await;
     }
+    scene.breaks_in_everywhere(Burglar::Node, &as_node, &stay).await;
+    scene.breaks_in_everywhere(Burglar::Router, &scene.router_of("org-c"), &stay).await;
     // Of all that the channel holds, it gets what proves that it was removed; from its own router, too, which
     // has nothing of the channel any more.
     let consortium = Consortium::of(&scene.cluster);

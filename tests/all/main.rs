@@ -28,6 +28,7 @@ mod channel_quorum;
 mod channel_swaps;
 mod channels;
 mod charters;
+mod clerks;
 mod clocks;
 mod commit;
 mod configuration;

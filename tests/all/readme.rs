@@ -130,7 +130,7 @@ fn certificates_are_issued_and_let_in_only_by_authorities_of_the_cluster() {
         if folder == "shop" {
             assert_eq!(shell.told("status")["healthy"], true);
         } else {
-            assert_eq!(shell.refused("status")["error"]["code"], "access_denied");
+            assert_eq!(shell.refused("status")["error"]["code"], "certificate_unknown_authority");
         }
     }
 }

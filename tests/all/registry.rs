@@ -183,7 +183,7 @@ fn an_organisation_goes_when_more_than_half_have_said_so() {
 
     // Its certificates open no door any more, as soon as every node has heard.
     runtime.block_on(eventually("nobody lets it in", async || match code(own) {
-        code if code == "access_denied" => Ok(()),
+        code if code == "certificate_unknown_authority" => Ok(()),
         code => Err(code),
     }));
     assert_eq!(code(&register(4, "org-a")), "registry", "its number is not given again");

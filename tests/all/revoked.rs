@@ -124,11 +124,12 @@ async fn a_revoked_certificate_opens_no_door_and_closes_those_that_it_opened() {
     [profile.cert, profile.key] = paths;
     let client = Client::lazy(&profile).unwrap().with_patience(10 * crate::support::DEADLINE);
     let error = in_time("a read is refused at once", client.status()).await.unwrap_err();
-    assert_eq!(error.code(), "access_denied", "{error}");
+    assert_eq!(error.code(), "certificate_revoked", "{error}");
     let pay = bank.pay(&alice, wallet("bob", 0).address, 1);
     let tx = SignedTx::sign(&body(client.cluster_id(), 1, [pay]), &[&alice.key]).encode();
     let error = in_time("a transaction is refused at once", client.submit(tx)).await.unwrap_err();
     assert_eq!(error.code(), "access_denied", "{error}");
+    assert!(error.to_string().contains("this client's certificate was revoked"), "{error}");
 
     // Nobody else is hindered.
     bank.client.pay(&alice.key, wallet("bob", 0).address, bank.asset, 1, Wait::Applied).await.unwrap();

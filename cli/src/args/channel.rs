@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::channel_changes::{ChannelAnchors, ChannelAudit, ChannelPolicy, GrantAudit, RevokeAudit};
 use super::{Admin, Target};
 
 /// How long others may take to answer unless it is said, minutes: a week.
-const WEEK: u64 = 7 * 24 * 60;
+pub(super) const WEEK: u64 = 7 * 24 * 60;
 /// How long they may take at most, minutes: 30 days.
-const MONTH: u64 = 30 * 24 * 60;
+pub(super) const MONTH: u64 = 30 * 24 * 60;
 /// How long an audit grant may last at most, minutes: five years.
-const FIVE_YEARS: u64 = 5 * 365 * 24 * 60;
+pub(super) const FIVE_YEARS: u64 = 5 * 365 * 24 * 60;
 
 /// A channel, and who acts in it.
 #[derive(Clone, Debug, Args)]
@@ -282,35 +283,10 @@ pub enum Channel {
         #[arg(long, value_name = "N,N", value_delimiter = ',', required = true)]
         set: Vec<u32>,
     },
-    /// Propose which of the own nodes carry mail
-    #[command(
-        after_help = "Example:\n  seamark channel anchors steel --set 1 --as org-a\n  seamark channel anchors steel --none --as org-a"
-    )]
-    Anchors {
-        /// Where.
-        #[command(flatten)]
-        proposing: Proposing,
-        /// All of the organisation's anchors
-        #[arg(long, value_name = "N,N", value_delimiter = ',', required_unless_present = "none")]
-        set: Vec<u32>,
-        /// None at all
-        #[arg(long, conflicts_with = "set")]
-        none: bool,
-    },
-    /// Propose another policy for a subject
-    #[command(
-        after_help = "Example:\n  seamark channel policy steel freeze 'any(members.admin)' --as org-a\n\nSubjects: membership, policy, asset-issue, freeze, anchors, audit, close. A policy is written as\nin docs/channels.md."
-    )]
-    Policy {
-        /// Where.
-        #[command(flatten)]
-        proposing: Proposing,
-        /// Of what
-        subject: String,
-        /// The policy
-        #[arg(value_name = "POLICY")]
-        text: String,
-    },
+    /// Change which of the own nodes carry mail
+    Anchors(ChannelAnchors),
+    /// Change who has to approve what
+    Policy(ChannelPolicy),
     /// Propose to stop all writing
     #[command(after_help = "Example:\n  seamark channel freeze steel --as org-a")]
     Freeze(Proposing),
@@ -325,8 +301,10 @@ pub enum Channel {
     /// Finish closing, once nothing is under way
     #[command(after_help = "Example:\n  seamark channel finish-close steel --as org-a")]
     FinishClose(InChannel),
-    /// Propose that an asset may be issued and paid with in a channel
-    #[command(after_help = "Example:\n  seamark channel permit steel EUR --as org-a")]
+    /// Propose that an asset may be paid with and locked in a channel
+    #[command(
+        after_help = "Example:\n  seamark channel permit steel EUR --as org-a\n\nNothing is issued in a channel: assets are issued on the main ledger, and brought in by transfers."
+    )]
     Permit {
         /// Where.
         #[command(flatten)]
@@ -334,42 +312,18 @@ pub enum Channel {
         /// Its id, ISSUER/SYMBOL, or a symbol of the operator's
         asset: String,
     },
-    /// Propose that auditors of an organisation may read
+    /// Let auditors of an organisation read, or end that
     #[command(
-        after_help = "Example:\n  seamark channel audit-grant steel org-d --as org-a\n  seamark channel audit-grant steel org-d --assets EUR --until 1440 --as org-a\n\nWithout --accounts and --assets it is everything."
+        subcommand,
+        after_help = "Example:\n  seamark channel audit grant steel org-d --assets EUR --as org-a\n  seamark channel audit revoke steel org-d 4f0c...19 --as org-a"
     )]
-    AuditGrant {
-        /// Where.
-        #[command(flatten)]
-        proposing: Proposing,
-        /// The auditors' organisation, by name or number
-        #[arg(value_name = "ORG")]
-        auditor: String,
-        /// These accounts only: addresses or keys' names
-        #[arg(long, value_name = "ACCOUNT,ACCOUNT", value_delimiter = ',', conflicts_with = "assets")]
-        accounts: Vec<String>,
-        /// These assets only
-        #[arg(long, value_name = "ASSET,ASSET", value_delimiter = ',')]
-        assets: Vec<String>,
-        /// How long it lasts, minutes
-        #[arg(long, value_name = "MINUTES", default_value_t = MONTH, value_parser = clap::value_parser!(u64).range(1..=FIVE_YEARS))]
-        until: u64,
-        /// One certificate alone, in PEM
-        #[arg(long, value_name = "FILE")]
-        certificate: Option<PathBuf>,
-    },
-    /// Propose to end an audit grant before its time
-    #[command(after_help = "Example:\n  seamark channel audit-revoke steel org-d 4f0c...19 --as org-a")]
-    AuditRevoke {
-        /// Where.
-        #[command(flatten)]
-        proposing: Proposing,
-        /// The auditors' organisation, by name or number
-        #[arg(value_name = "ORG")]
-        auditor: String,
-        /// The grant: the id of the proposal that gave it
-        grant: String,
-    },
+    Audit(ChannelAudit),
+    /// As 'audit grant'
+    #[command(hide = true)]
+    AuditGrant(GrantAudit),
+    /// As 'audit revoke'
+    #[command(hide = true)]
+    AuditRevoke(RevokeAudit),
     /// Change the keys of an organisation in a channel
     #[command(
         subcommand,

@@ -12,6 +12,7 @@ mod beacon;
 mod bench;
 mod ca;
 mod channel;
+mod channel_changes;
 mod evidence;
 mod group;
 mod lock;
@@ -30,6 +31,9 @@ pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, Benc
 pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
+};
+pub use channel_changes::{
+    AnchorsChange, ChannelAnchors, ChannelAudit, ChannelPolicy, GrantAudit, PolicyChange, RevokeAudit,
 };
 pub use evidence::Evidence;
 pub use group::Group;

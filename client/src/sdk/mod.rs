@@ -19,10 +19,11 @@ use ledger::genesis::Genesis;
 use proto::{edge, v1};
 use tonic::Status;
 
+use crate::certificates::CertificateFault;
 use crate::error::ClientError;
 use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
-use crate::routers::{Backoff, Left, Routers, certificate_refused, connection_lost, error_of};
+use crate::routers::{Backoff, Left, Routers, connection_lost, error_of};
 use crate::sockets::Sockets;
 
 pub use command::{ChannelFate, CommandFate, FoundingFate};
@@ -183,8 +184,8 @@ impl Client {
             }
             routers.lost(turn);
             tried += 1;
-            refused = if certificate_refused(&status) { refused + 1 } else { 0 };
-            // No router takes this certificate.
+            refused = if CertificateFault::of(&status).is_some() { refused + 1 } else { 0 };
+            // No router takes this certificate, or shows one that is to be taken. Asking again does not mend that.
             if refused >= routers.len() {
                 return Err(error_of(&status));
             }

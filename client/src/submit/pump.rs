@@ -17,8 +17,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::certificates::CertificateFault;
 use crate::net;
-use crate::routers::{Routers, cause_of, certificate_refused, connection_lost};
+use crate::routers::{Routers, cause_of, connection_lost};
 use crate::submit::{BATCH_TXS_MAX, GroupVote, MESSAGES_QUEUED_MAX, PreparedTx, SubmitEvent, SubmitOptions, no_of};
 
 /// Bytes of transactions in one message.
@@ -218,8 +219,10 @@ impl Pump {
 
     fn not_opened(&self, turn: usize, status: &tonic::Status) -> Turn {
         self.routers.lost(turn);
-        let refused = certificate_refused(status) || status.code() == tonic::Code::PermissionDenied;
-        Turn::Lost(Loss { opened: false, answered: false, refused, cause: cause_of(status) })
+        let fault = CertificateFault::of(status);
+        let refused = fault.is_some() || status.code() == tonic::Code::PermissionDenied;
+        let cause = fault.map_or_else(|| cause_of(status), |fault| fault.to_string());
+        Turn::Lost(Loss { opened: false, answered: false, refused, cause })
     }
 
     /// Takes what waits to be sent, while there is nobody to send it to.

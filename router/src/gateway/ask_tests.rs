@@ -21,13 +21,18 @@ struct Nodes {
     /// Whom a node names as the leader; one that names itself answers.
     leader: u32,
     asked: Mutex<Vec<u32>>,
+    /// Who does not answer at all.
+    down: Mutex<Vec<u32>>,
 }
 
 impl Nodes {
-    fn refusal(&self, node: NodeId) -> Option<v1::Refusal> {
+    fn refusal(&self, node: NodeId) -> Result<Option<v1::Refusal>, Status> {
         self.asked.lock().push(node.0);
+        if self.down.lock().contains(&node.0) {
+            return Err(Status::unavailable("nobody listens"));
+        }
         let elsewhere = v1::Refusal { leader_node: self.leader, ..v1::Refusal::of(Reject::NotLeader) };
-        (node.0 != self.leader).then_some(elsewhere)
+        Ok((node.0 != self.leader).then_some(elsewhere))
     }
 }
 
@@ -44,12 +49,12 @@ impl Backend for Nodes {
     }
 
     async fn read(&self, node: NodeId, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
-        let refusal = self.refusal(node);
+        let refusal = self.refusal(node)?;
         Ok(v1::QueryReply { group: request.group, found: true, refusal, ..v1::QueryReply::default() })
     }
 
     async fn command(&self, node: NodeId, _: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
-        Ok(v1::CommandReply { height: 7, refusal: self.refusal(node), ..v1::CommandReply::default() })
+        Ok(v1::CommandReply { height: 7, refusal: self.refusal(node)?, ..v1::CommandReply::default() })
     }
 
     async fn node_status(&self, _: NodeId, _: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
@@ -77,7 +82,7 @@ fn scene(limits: GatewayLimits) -> Scene {
         policies: Default::default(),
     };
     let (view, seen) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
-    let nodes = Arc::new(Nodes { view: seen, leader: 3, asked: Mutex::default() });
+    let nodes = Arc::new(Nodes { view: seen, leader: 3, asked: Mutex::default(), down: Mutex::default() });
     let backend: Arc<dyn Backend> = nodes.clone();
     Scene { desk: Desk::new(backend, limits), nodes, view }
 }
@@ -154,4 +159,27 @@ async fn what_does_not_come_is_refused_after_a_moment_and_what_cannot_come_at_on
         assert!(futures::poll!(asked.as_mut()).is_ready(), "{group}");
     }
     assert!(never.nodes.asked.lock().is_empty() && patient.nodes.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_group_without_a_quorum_is_refused_with_how_many_of_its_nodes_answer() {
+    // Longer than it takes to ask each of them once.
+    let within = Duration::from_millis(500);
+    for (down, told) in [
+        (&[2u32, 3][..], Some("no quorum: 1 of the 3 nodes of channel-0 answer, and 2 have to")),
+        (&[1, 2, 3], Some("no quorum: 0 of the 3 nodes of channel-0 answer, and 2 have to")),
+        // They answer, and have no leader yet: that is another trouble.
+        (&[3], None),
+    ] {
+        let scene = scene(GatewayLimits { command_within: within, read_within: within, ..GatewayLimits::default() });
+        scene.found();
+        scene.nodes.down.lock().extend(down);
+        let commanded = command::execute(&scene.desk, command_to(CHANNEL));
+        let asked = query::answer(&scene.desk, question_of(CHANNEL));
+        let (commanded, asked) = futures::join!(commanded, asked);
+        for refusal in [commanded.refusal.unwrap(), asked.refusal.unwrap()] {
+            let said = refusal.detail.find("no quorum").map(|at| &refusal.detail[at..]);
+            assert_eq!(said, told, "{down:?}: {refusal:?}");
+        }
+    }
 }

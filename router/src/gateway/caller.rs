@@ -65,6 +65,15 @@ pub(super) fn role<T>(
     }
 }
 
+/// The roles whose certificates may hand in a command. The registry changes by admins alone. A channel's policies may ask
+/// clients and nodes to approve, too; what it takes of whom, it judges itself.
+pub(super) fn commanders(request: &v1::CommandRequest) -> &'static [Role] {
+    match GroupId(request.group).kind() {
+        Some(GroupKind::Channel) => &[Role::Admin, Role::Client, Role::Node],
+        Some(GroupKind::Beacon | GroupKind::Shard) | None => &[Role::Admin],
+    }
+}
+
 /// Notes in the log who is denied a call about what.
 fn denied<T>(view: &ClusterView, request: &Request<T>, group: Option<GroupId>, why: &str) -> Status {
     let key = net::peer_key_hash(request);
@@ -136,4 +145,29 @@ fn about(request: &v1::QueryRequest) -> About {
         | None => return About::Everybodys,
     };
     About::Group(GroupId(group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_and_nodes_hand_in_what_is_for_a_channel_and_nothing_else() {
+        for (group, others) in [
+            (GroupId(0), false),
+            (GroupId::BEACON, false),
+            (GroupId::shard(0), false),
+            (GroupId(u64::MAX), false),
+            (GroupId::channel(3), true),
+        ] {
+            let allowed = commanders(&v1::CommandRequest { group: group.0, ..v1::CommandRequest::default() });
+            assert!(allowed.contains(&Role::Admin), "{group}");
+            for role in [Role::Client, Role::Node] {
+                assert_eq!(allowed.contains(&role), others, "{group}");
+            }
+            for role in [Role::Auditor, Role::Router] {
+                assert!(!allowed.contains(&role), "{group}");
+            }
+        }
+    }
 }

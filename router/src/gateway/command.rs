@@ -34,7 +34,7 @@ async fn hand_over(desk: &Desk, node: NodeId, request: v1::CommandRequest) -> Sa
         Err(status) if passing(&status) => {
             // It may have been sequenced; that shows when it is sent again.
             let detail = format!("node {node} did not answer: {}", status.message());
-            Said::Elsewhere(refused(v1::Refusal::of(Reject::TooLate).detail(detail)), None)
+            Said::Silent(refused(v1::Refusal::of(Reject::TooLate).detail(detail)))
         }
         Err(status) => {
             let detail = format!("node {node}: {}", status.message());

@@ -158,7 +158,7 @@ async fn read_at(desk: &Desk, node: NodeId, group: GroupId, read: v1::ReadReques
         }
         Err(status) if passing(&status) => {
             let detail = format!("node {node} of {group} did not answer: {}", status.message());
-            Said::Elsewhere(refused(Reject::Unanswered, detail), None)
+            Said::Silent(refused(Reject::Unanswered, detail))
         }
         Err(status) => Said::Final(refused(Reject::AccessDenied, format!("node {node}: {}", status.message()))),
     }

@@ -192,7 +192,11 @@ pub(super) async fn open(on: &InChannel, output: Output) -> Result<(), CliError>
     let foundings = desk.client.foundings().await?;
     let founding = foundings.iter().find(|founding| founding.id == desk.founding()).ok_or_else(|| {
         let cause = "the beacon has forgotten the founding, and with it what it promised";
-        CliError::new("founding_unknown", cause, "propose the policies that are wanted with 'seamark channel policy'")
+        CliError::new(
+            "founding_unknown",
+            cause,
+            "propose the policies that are wanted with 'seamark channel policy propose'",
+        )
     })?;
     let opening = read(&desk.client, founding, desk.org.id, &desk.org.key)?
         .ok_or_else(|| broken(&ChannelReject::PromiseNone.into()))?;

@@ -8,6 +8,7 @@ use ledger::{GroupId, Hash32, OrgId, TimeMs};
 use proto::views::ChannelLine;
 use serde::Serialize;
 
+use super::missing::Behind;
 use super::names;
 use super::words::{self, Standing};
 use crate::args::{Admin, InChannel, KeyRole, Proposing};
@@ -62,6 +63,8 @@ struct Report {
     height: u64,
     /// What is so now.
     done: String,
+    /// What is not so yet: what comes by itself, and what somebody has to do. Nothing where all of it is.
+    missing: Vec<String>,
     /// The id of the proposal that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     proposal: Option<String>,
@@ -120,19 +123,28 @@ impl<'a> Desk<'a> {
     /// Has the channel execute a command, and prints what it came to.
     pub(super) async fn act(&self, command: &Command, output: Output) -> Result<(), CliError> {
         let fate = self.send(command).await?;
-        self.tell(&fate, None, output).await
+        self.tell(command, &fate, None, output).await
     }
 
     /// Prints what a command came to, and where what proves it is kept.
     pub(super) async fn tell(
         &self,
+        command: &Command,
         fate: &ChannelFate,
         receipt: Option<String>,
         output: Output,
     ) -> Result<(), CliError> {
-        let details = match fate.outcome {
-            Outcome::Proposal { id, .. } => self.details(&id, fate).await,
-            Outcome::Done | Outcome::Joined { .. } | Outcome::Left { .. } | Outcome::Phase(_) => None,
+        let (details, change) = match fate.outcome {
+            Outcome::Proposal { id, .. } => self.details(&id, fate).await.unzip(),
+            Outcome::Done | Outcome::Joined { .. } | Outcome::Left { .. } | Outcome::Phase(_) => (None, None),
+        };
+        let needs = |details: &ProposalLine| format!("{}, until {}", details.standing.needs, moment(details.until_ms));
+        let behind = Behind {
+            name: &self.line.name,
+            org: &self.org.name,
+            command,
+            change: change.as_ref(),
+            needs: details.as_ref().map(needs),
         };
         let (proposal, state) = match fate.outcome {
             Outcome::Proposal { id, state } => (Some(id.to_string()), Some(words::state_word(state))),
@@ -145,6 +157,7 @@ impl<'a> Desk<'a> {
             command: fate.digest.to_string(),
             height: fate.height.0,
             done: self.done(&fate.outcome),
+            missing: behind.missing(&fate.outcome, &self.orgs),
             proposal,
             state,
             details,
@@ -174,12 +187,12 @@ impl<'a> Desk<'a> {
 
     /// What members see of a proposal. The command has been executed whether this can be read or not, so
     /// nothing fails here; and a state from before the command would say something else than it did.
-    async fn details(&self, id: &Hash32, fate: &ChannelFate) -> Option<ProposalLine> {
+    async fn details(&self, id: &Hash32, fate: &ChannelFate) -> Option<(ProposalLine, Change)> {
         let read = self.client.governance(self.line.group).await;
         let read = read.inspect_err(|error| tracing::warn!(%error, "the proposal cannot be read"));
         let governance = read.ok().filter(|governance| governance.height >= fate.height)?;
         let proposal = governance.proposals.iter().find(|known| known.id == *id)?;
-        Some(ProposalLine::of(&governance, proposal, &self.orgs))
+        Some((ProposalLine::of(&governance, proposal, &self.orgs), proposal.change.clone()))
     }
 
     fn done(&self, outcome: &Outcome) -> String {
@@ -204,10 +217,8 @@ fn text(report: &Report) -> String {
     }
     if let Some(details) = &report.details {
         lines.push(format!("  {}", details.change));
-        if details.state == words::state_word(ProposalState::Open) {
-            lines.push(format!("  {}, until {}", details.standing.needs, moment(details.until_ms)));
-        }
     }
+    lines.extend(report.missing.iter().map(|line| format!("  {line}")));
     lines.push(format!("  command {}, signed by {}", report.command, report.org));
     if let Some(file) = &report.receipt {
         lines.push(format!("  what proves it is in {file}; 'seamark verify' judges it offline"));

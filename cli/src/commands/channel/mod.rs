@@ -2,13 +2,14 @@
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `charter` is what founders agree on without it,
 //! `govern` talks to a channel that runs, `look` and `explain` read, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
-//! things, `words` says it back. `tour` plays all of it on a cluster of its own.
+//! things, `words` says it back, `missing` what a command leaves to come. `tour` plays all of it on a cluster of its own.
 
 mod charter;
 mod explain;
 mod found;
 mod govern;
 mod look;
+mod missing;
 pub(super) mod names;
 mod receipt;
 mod tour;
@@ -23,7 +24,9 @@ use ledger::{Engine, GroupId, Hash32};
 
 use super::context::{Context, id};
 use super::signer::ahead;
-use crate::args::{Admin, Channel, ChannelKey, Proposed};
+use crate::args::{
+    Admin, AnchorsChange, Channel, ChannelAudit, ChannelKey, GrantAudit, PolicyChange, Proposed, RevokeAudit,
+};
 use crate::draft::Names;
 use crate::error::CliError;
 use crate::output::Output;
@@ -92,13 +95,15 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
             let change = Change::Remove { org: desk.orgs.id(&removed)? };
             desk.propose(change, proposing.within, output).await
         }
-        // Without --set there is --none.
-        Channel::Anchors { proposing, set, none: _ } => {
+        Channel::Anchors(args) => {
+            // Without nodes there is --none.
+            let AnchorsChange::Set { proposing, nodes, none: _ } = args.change();
             let desk = Desk::at(&proposing.on).await?;
-            let change = Change::Anchors { org: desk.org.id, nodes: names::in_order(&set) };
+            let change = Change::Anchors { org: desk.org.id, nodes: names::in_order(&nodes) };
             desk.propose(change, proposing.within, output).await
         }
-        Channel::Policy { proposing, subject, text } => {
+        Channel::Policy(args) => {
+            let PolicyChange::Propose { proposing, subject, text } = args.change();
             let subject = names::subject(&subject)?;
             let desk = Desk::at(&proposing.on).await?;
             let change = Change::Policy { subject, policy: names::policy(&text, &desk.orgs)? };
@@ -112,24 +117,30 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
             let change = Change::PermitAsset { asset: desk.context().asset(&asset)? };
             desk.propose(change, proposing.within, output).await
         }
-        Channel::AuditGrant { proposing, auditor, accounts, assets, until, certificate } => {
-            let desk = Desk::at(&proposing.on).await?;
-            let grant = AuditGrant {
-                org: desk.orgs.id(&auditor)?,
-                credential: certificate.as_deref().map(credential).transpose()?,
-                scope: scope(desk.context(), &accounts, &assets)?,
-                until_ms: ahead(until),
-                until_height: None,
-            };
-            desk.propose(Change::GrantAudit(grant), proposing.within, output).await
-        }
-        Channel::AuditRevoke { proposing, auditor, grant } => {
-            let grant: Hash32 = id("grant_id", &grant)?;
-            let desk = Desk::at(&proposing.on).await?;
-            let change = Change::RevokeAudit { org: desk.orgs.id(&auditor)?, grant };
-            desk.propose(change, proposing.within, output).await
-        }
+        Channel::Audit(ChannelAudit::Grant(args)) | Channel::AuditGrant(args) => grant_audit(args, output).await,
+        Channel::Audit(ChannelAudit::Revoke(args)) | Channel::AuditRevoke(args) => revoke_audit(args, output).await,
     }
+}
+
+/// `channel audit grant`.
+async fn grant_audit(args: GrantAudit, output: Output) -> Result<(), CliError> {
+    let desk = Desk::at(&args.proposing.on).await?;
+    let grant = AuditGrant {
+        org: desk.orgs.id(&args.auditor)?,
+        credential: args.certificate.as_deref().map(credential).transpose()?,
+        scope: scope(desk.context(), &args.accounts, &args.assets)?,
+        until_ms: ahead(args.until),
+        until_height: None,
+    };
+    desk.propose(Change::GrantAudit(grant), args.proposing.within, output).await
+}
+
+/// `channel audit revoke`.
+async fn revoke_audit(args: RevokeAudit, output: Output) -> Result<(), CliError> {
+    let grant: Hash32 = id("grant_id", &args.grant)?;
+    let desk = Desk::at(&args.proposing.on).await?;
+    let change = Change::RevokeAudit { org: desk.orgs.id(&args.auditor)?, grant };
+    desk.propose(change, args.proposing.within, output).await
 }
 
 /// Approves, rejects or withdraws: a proposal where one is named, else a founding.

@@ -55,11 +55,12 @@ pub(super) async fn show(on: &InChannel, excluded: &str, out: Option<&Path>, out
 /// `channel leave`. The membership has ended whether its receipt can be had or not; members give it later, too.
 pub(super) async fn leave(on: &InChannel, out: Option<&Path>, output: Output) -> Result<(), CliError> {
     let desk = Desk::at(on).await?;
-    let fate = desk.send(&Command::Leave).await?;
+    let command = Command::Leave;
+    let fate = desk.send(&command).await?;
     match keep(&desk.client, desk.channel(), desk.org.id, out).await {
-        Ok((_, path)) => desk.tell(&fate, Some(path.display().to_string()), output).await,
+        Ok((_, path)) => desk.tell(&command, &fate, Some(path.display().to_string()), output).await,
         Err(error) => {
-            desk.tell(&fate, None, output).await?;
+            desk.tell(&command, &fate, None, output).await?;
             let fix = "ask for it again with 'seamark channel receipt'".to_owned();
             let error = CliError { fix, ..error.context("the membership has ended, and its receipt is missing") };
             Err(error.after_report())

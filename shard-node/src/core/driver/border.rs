@@ -193,7 +193,7 @@ impl GroupDriver {
         let whose = if group == self.config.group { "to it and from it" } else { "from it" };
         format!(
             "anchors_silent: no anchor of {group} is heard of (nodes {names}): mail {whose} waits, and nothing is lost; \
-             its members can set others with 'channel anchors'"
+             its members can set others with 'channel anchors set'"
         )
     }
 }
