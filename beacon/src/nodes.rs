@@ -90,12 +90,14 @@ fn takes_seats(view: &mut View<'_>, node: &NodeInfo) -> bool {
 /// Has a node take its share of the seats, a few at a time.
 ///
 /// # Errors
-/// [`Reject`]: there is no such node of the signer's, or it takes no seats. The view is then unchanged.
+/// [`Reject`]: there is no such node of the signer's, it takes no seats, or whoever would give it one is in a group that
+/// would come to stand on too few. The view is then unchanged.
 pub(crate) fn join(view: &mut View<'_>, at: &BlockContext, signer: OrgId, id: NodeId) -> Result<Executed, Reject> {
     let node = own(view, signer, id)?;
     if !takes_seats(view, &node) {
         return Err(Reject::NodeDrained);
     }
+    arrivals::refuse_at_risk(view, id)?;
     refuse_full(view)?;
     arrivals::begin(view, id, at.time_ms);
     let mail = seats::go_on(view);

@@ -53,7 +53,7 @@ impl World {
         world
     }
 
-    fn book(&self) -> EpochBook {
+    pub fn book(&self) -> EpochBook {
         EpochBook::read(&mut View::new(&self.state))
     }
 
@@ -100,7 +100,7 @@ impl World {
         self.turn()
     }
 
-    fn pass_all(&mut self) -> Mail {
+    pub fn pass_all(&mut self) -> Mail {
         let members = self.members();
         self.pass(&members, &members)
     }
@@ -316,7 +316,7 @@ fn what_epochs_are_is_decided_by_most_organisations() {
 }
 
 /// A world in which a node takes seats with the next deal: node 3 is alone in its organisation, and has a seat everywhere.
-fn to_rebalance() -> World {
+pub fn to_rebalance() -> World {
     let mut world = World::with_epochs();
     world.command(3, &BeaconCommand::RegisterNode(node(6, 3, "zone-3"))).unwrap();
     world.agree(&BeaconCommand::Rebalance);
