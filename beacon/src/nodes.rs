@@ -24,13 +24,14 @@ use crate::limits::REMOVED_NODES_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::orgs;
 use crate::registry;
+use crate::seating::{self, Seating};
 use crate::seats;
 use crate::watch::{self, Silent, Vanished, Watch, WatchNote};
 
 /// Version written into new [`RemovedNode`]s.
 pub const REMOVED_NODE_VERSION: u8 = 1;
 /// Version written into [`NodeLives`].
-pub const NODE_LIVES_VERSION: u8 = 1;
+pub const NODE_LIVES_VERSION: u8 = 2;
 
 /// What is left of a node that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -206,6 +207,8 @@ pub struct NodeLives {
     pub vanished: Vec<Vanished>,
     /// What was decided about such nodes, the latest last.
     pub notes: Vec<WatchNote>,
+    /// Why each node has its seats, by group.
+    pub seats: Vec<Seating>,
 }
 
 impl NodeLives {
@@ -224,6 +227,7 @@ impl NodeLives {
             silent: watch::silences(view),
             vanished: watch::vanished(view),
             notes: watch::notes(view),
+            seats: seating::read(view),
         }
     }
 }

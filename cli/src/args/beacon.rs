@@ -78,7 +78,7 @@ pub enum Beacon {
     },
     /// Recompute why each node has its seats: from the genesis, and from the deals of the epochs that are kept
     #[command(
-        after_help = "Example:\n  seamark beacon verify-assignment\n  seamark beacon verify-assignment --file epochs.proof --genesis genesis.json\n\nWith --file it needs no network: 'beacon seed --out' writes the file."
+        after_help = "Example:\n  seamark beacon verify-assignment\n  seamark beacon verify-assignment --file epochs.proof --genesis genesis.json\n\nWith --file it needs no network: 'beacon seed --out' writes the file. Without, the committees in\nforce are told as well, and by which job, deal, drain, join or replacement each node came."
     )]
     VerifyAssignment {
         /// Which cluster, or whose genesis is trusted.

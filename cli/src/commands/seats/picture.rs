@@ -241,7 +241,7 @@ pub(super) mod tests {
             v1::NodeStatusReply { node: *node, replicas, ..v1::NodeStatusReply::default() }
         };
         let lives = NodeLives {
-            version: 1,
+            version: 2,
             committees: vec![committee(GroupId::BEACON, beacon), committee(SHARD, members)],
             coming: Vec::new(),
             arriving: Vec::new(),
@@ -252,6 +252,7 @@ pub(super) mod tests {
             silent: Vec::new(),
             vanished: Vec::new(),
             notes: Vec::new(),
+            seats: Vec::new(),
         };
         let status = v1::StatusReply { nodes: running.iter().map(replica).collect(), unreachable: Vec::new() };
         Picture { lives, status }
