@@ -9,7 +9,7 @@ use channel::access::Action;
 use consensus::raft::Founding;
 use ledger::ids::{GroupId, JobId, NodeId};
 use ledger::reject::Reject;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use proto::{edge, v1};
 use router::gateway::{ClusterView, LocalNode};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use crate::server::admission::{self, Forwarder};
 use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
+use crate::server::rates::Rates;
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
@@ -35,6 +36,8 @@ pub struct Hosted {
     pub founding: RwLock<BTreeMap<GroupId, Founding>>,
     /// For which job this node keeps copies of a shard that have caught up.
     pub warm: RwLock<BTreeMap<GroupId, JobId>>,
+    /// How many transactions a second its replicas execute.
+    pub rates: Mutex<Rates>,
     /// When this node's certificate runs out, milliseconds since 1970.
     pub certificate_until_ms: i64,
     /// The shared log; gone once the node has stopped.

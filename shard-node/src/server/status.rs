@@ -5,6 +5,7 @@
 //! well. Whoever runs the node may know why something of it does not run.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use beacon::audit::status as audit_status;
 use bytes::Bytes;
@@ -76,7 +77,9 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     let (mut alarms, mut replicas, mut state_bytes_written) = (Vec::new(), Vec::new(), 0u64);
     for handle in groups.values() {
         let warm = hosted.warm.read().get(&handle.group).copied();
-        let replica = of_replica(handle, warm);
+        let transactions = handle.share.transactions.load(Ordering::Relaxed);
+        let tps = hosted.rates.lock().look(handle.group, Instant::now(), transactions);
+        let replica = v1::ReplicaStatus { tps, ..of_replica(handle, warm) };
         if asker.is_shown(handle) {
             alarms.extend(handle.alarms.current());
             state_bytes_written += handle.share.written_bytes.load(Ordering::Relaxed);
@@ -197,6 +200,8 @@ fn of_replica(handle: &GroupHandle, warm: Option<JobId>) -> v1::ReplicaStatus {
         trimming_bytes: handle.share.trimming_bytes.load(Ordering::Relaxed),
         warm: warm.is_some(),
         state_bytes: handle.share.state.db().and_then(|db| db.disk_bytes(&KeyRange::all()).ok()).unwrap_or(0),
+        // By whoever has a clock.
+        tps: 0,
     }
 }
 
@@ -239,6 +244,7 @@ mod tests {
             handovers_certified: true,
             accounts: 9,
             state_bytes: 8,
+            tps: 7,
             ..v1::ReplicaStatus::default()
         }
     }

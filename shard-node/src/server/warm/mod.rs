@@ -18,6 +18,7 @@ mod reports;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -193,11 +194,15 @@ impl Warm {
                 reports.say(context, view, group, said);
             }
         }
-        let mut warm = BTreeMap::new();
+        let (mut warm, now) = (BTreeMap::new(), Instant::now());
+        let mut rates = self.hosted.rates.lock();
+        rates.retain(|group| groups.contains_key(&group));
         for handle in groups.values() {
+            rates.look(handle.group, now, handle.share.transactions.load(Ordering::Relaxed));
             reports.load(context, view, handle);
             warm.extend(self.ready_for(handle.group).map(|job| (handle.group, job)));
         }
+        drop(rates);
         *self.hosted.warm.write() = warm;
     }
 
@@ -414,7 +419,7 @@ fn catch_up(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
