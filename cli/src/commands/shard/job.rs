@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use beacon::jobs::{Job, JobKind, Phase, plan};
 use beacon::{BeaconCommand, Shards};
 use client::Client;
-use ledger::{Committee, JobId, Reject};
+use ledger::{Committee, JobId, LayoutVersion, Reject};
 use serde::Serialize;
 
 use super::lines::{JobLine, progress, waits_for_cut};
@@ -23,11 +23,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What is asked for.
 pub(super) struct Asked {
     pub(super) kind: JobKind,
+    /// The layout that a plan was seen on, where one is named: the beacon refuses any other one.
+    pub(super) on: Option<u64>,
     pub(super) manual: bool,
     /// How long it is watched.
     pub(super) wait: Duration,
     /// Minutes that others have to approve.
     pub(super) within: u64,
+}
+
+impl Asked {
+    /// The layout that the command names: the one that was seen, or the one of now. Whether they are the same is for the
+    /// beacon, which may know a newer one.
+    fn layout(&self, now: LayoutVersion) -> LayoutVersion {
+        self.on.map_or(now, LayoutVersion)
+    }
 }
 
 /// What becomes of a job that there is.
@@ -101,7 +111,7 @@ pub(super) async fn begin(admin: &Admin, asked: &Asked, output: Output) -> Resul
     };
     let org = signer.org(None)?;
     let client = signer.client_of(&org.name).await?;
-    let command = command_of(&asked.kind, plan.on, asked.manual);
+    let command = command_of(&asked.kind, asked.layout(plan.on), asked.manual);
     let (fate, id, phase) = signer.job_command(&client, &org, &command, salt()?, asked.within).await?;
     let happened = vec![format!("command {}, signed by {}", fate.digest, org.name)];
     // Others have to approve: there is nothing to watch.
@@ -231,6 +241,13 @@ mod tests {
             notes: Vec::new(),
             lead: None,
         }
+    }
+
+    #[test]
+    fn a_command_names_the_layout_that_was_seen() {
+        let asked = |on| Asked { kind: SPLIT, on, manual: false, wait: Duration::ZERO, within: 1 };
+        let now = LayoutVersion(4);
+        assert_eq!([None, Some(3), Some(4)].map(|on| asked(on).layout(now).0), [4, 3, 4]);
     }
 
     #[test]

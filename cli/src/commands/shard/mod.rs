@@ -35,17 +35,17 @@ pub(super) async fn run(args: Shard, output: Output) -> Result<(), CliError> {
         }
         Shard::Split { admin, shard, how } => {
             let wait = Duration::from_secs(how.wait);
-            let asked = Asked { kind: split(&shard)?, manual: how.manual, wait, within: how.within };
+            let asked = Asked { kind: split(&shard)?, on: how.on, manual: how.manual, wait, within: how.within };
             job::begin(&admin, &asked, output).await
         }
         Shard::Merge { admin, left, right, how } => {
             let wait = Duration::from_secs(how.wait);
-            let asked = Asked { kind: merge(&left, &right)?, manual: how.manual, wait, within: how.within };
+            let asked = Asked { kind: merge(&left, &right)?, on: how.on, manual: how.manual, wait, within: how.within };
             job::begin(&admin, &asked, output).await
         }
-        Shard::Move { admin, shard, seat, wait, within } => {
+        Shard::Move { admin, shard, seat, on, wait, within } => {
             let wait = Duration::from_secs(wait);
-            let asked = Asked { kind: moving(&shard, seat)?, manual: false, wait, within };
+            let asked = Asked { kind: moving(&shard, seat)?, on, manual: false, wait, within };
             job::begin(&admin, &asked, output).await
         }
         Shard::Status { target, job } => status(&Context::new(&target)?, job.as_deref(), output).await,

@@ -255,7 +255,7 @@ fn text(report: &Report) -> String {
     }
     let nodes: Vec<String> = report.members.iter().map(ToString::to_string).collect();
     let mut rows = vec![
-        ("layout", report.layout.to_string()),
+        ("layout", format!("{0}; a command with '--on {0}' is refused on any other one", report.layout)),
         ("nodes", nodes.join(" ")),
         ("may fail", format!("{} of {}; {} decide", report.tolerates, report.members.len(), report.decide)),
     ];
@@ -391,6 +391,7 @@ pub(super) mod tests {
             "org-b has 1 of the nodes; the shard goes on without them",
             "about 332 ms, an estimate",
             "as much as the shard has on each node",
+            "'--on 1' is refused on any other one",
             "nothing was sent",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
