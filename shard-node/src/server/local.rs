@@ -36,6 +36,8 @@ pub struct Hosted {
     pub founding: RwLock<BTreeMap<GroupId, Founding>>,
     /// For which job this node keeps copies of a shard that have caught up.
     pub warm: RwLock<BTreeMap<GroupId, JobId>>,
+    /// Of a shard that copies are made of, the bytes that are read, and those that have to be.
+    pub copied: RwLock<BTreeMap<GroupId, (u64, u64)>>,
     /// How many transactions a second its replicas execute.
     pub rates: Mutex<Rates>,
     /// When this node's certificate runs out, milliseconds since 1970.

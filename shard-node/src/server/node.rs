@@ -334,6 +334,7 @@ impl Node {
             failed: RwLock::new(BTreeMap::new()),
             founding: RwLock::new(BTreeMap::new()),
             warm: RwLock::new(BTreeMap::new()),
+            copied: RwLock::new(BTreeMap::new()),
             rates: Mutex::default(),
             certificate_until_ms,
             log: RwLock::new(Some(log)),

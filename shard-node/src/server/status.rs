@@ -79,7 +79,8 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
         let warm = hosted.warm.read().get(&handle.group).copied();
         let transactions = handle.share.transactions.load(Ordering::Relaxed);
         let tps = hosted.rates.lock().look(handle.group, Instant::now(), transactions);
-        let replica = v1::ReplicaStatus { tps, ..of_replica(handle, warm) };
+        let (copied_bytes, copying_bytes) = hosted.copied.read().get(&handle.group).copied().unwrap_or_default();
+        let replica = v1::ReplicaStatus { tps, copied_bytes, copying_bytes, ..of_replica(handle, warm) };
         if asker.is_shown(handle) {
             alarms.extend(handle.alarms.current());
             state_bytes_written += handle.share.written_bytes.load(Ordering::Relaxed);
@@ -200,8 +201,10 @@ fn of_replica(handle: &GroupHandle, warm: Option<JobId>) -> v1::ReplicaStatus {
         trimming_bytes: handle.share.trimming_bytes.load(Ordering::Relaxed),
         warm: warm.is_some(),
         state_bytes: handle.share.state.db().and_then(|db| db.disk_bytes(&KeyRange::all()).ok()).unwrap_or(0),
-        // By whoever has a clock.
+        // What the node knows beside.
         tps: 0,
+        copied_bytes: 0,
+        copying_bytes: 0,
     }
 }
 

@@ -155,6 +155,7 @@ impl LoneNode {
             failed: RwLock::default(),
             founding: RwLock::default(),
             warm: RwLock::default(),
+            copied: RwLock::default(),
             rates: Mutex::default(),
             certificate_until_ms: i64::MAX,
             log: RwLock::new(Some(log)),

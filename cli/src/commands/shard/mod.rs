@@ -2,6 +2,7 @@
 //! the beacon's: these commands ask for it, watch it, and can be given again.
 
 mod answers;
+mod far;
 mod job;
 mod lines;
 mod ls;
@@ -14,9 +15,11 @@ use beacon::jobs::JobKind;
 use beacon::{BeaconCommand, Shards};
 use ledger::{GroupId, GroupKind, JobId, NodeId};
 
+use self::far::Far;
 use self::job::{Asked, Change};
 use self::lines::JobLine;
 use super::context::{Context, id};
+use super::signer::now;
 use crate::args::{PlanShard, Seat, Shard};
 use crate::error::CliError;
 use crate::output::Output;
@@ -99,9 +102,12 @@ fn unknown(job: JobId) -> CliError {
 
 async fn status(context: &Context, job: Option<&str>, output: Output) -> Result<(), CliError> {
     let wanted = job.map(named).transpose()?;
-    let shards: Shards = context.client().await?.shards().await?;
+    let client = context.client().await?;
+    let shards: Shards = client.shards().await?;
+    let (status, committees) = (client.status().await?, &shards.standing.committees);
     let chosen = shards.jobs().filter(|job| wanted.is_none_or(|wanted| job.id == wanted));
-    let jobs: Vec<JobLine> = chosen.map(|job| JobLine::of(job, &shards.standing.committees)).collect();
+    let line = |job| JobLine::of(job, committees, Far::of(job, committees, &status, now()));
+    let jobs: Vec<JobLine> = chosen.map(line).collect();
     match (wanted, &jobs[..]) {
         (Some(wanted), []) => Err(unknown(wanted)),
         (Some(_), [one, ..]) => output.result(one, || one.in_full()),

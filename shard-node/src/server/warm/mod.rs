@@ -12,6 +12,7 @@ mod aside;
 mod copy;
 mod count;
 mod pace;
+mod progress;
 pub mod record;
 mod reports;
 
@@ -34,6 +35,7 @@ use self::aside::aside;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
 use self::pace::{Pace, Steps};
+use self::progress::Copied;
 use self::record::Record;
 use self::reports::Reports;
 use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
@@ -71,6 +73,8 @@ struct Making {
     /// Since when the job waits for its copies.
     since: Instant,
     room: Room,
+    /// How far making them is.
+    copied: Copied,
     stage: Mutex<Stage>,
     stop: CancellationToken,
     /// The thread has ended, and holds no file any more.
@@ -194,16 +198,18 @@ impl Warm {
                 reports.say(context, view, group, said);
             }
         }
-        let (mut warm, now) = (BTreeMap::new(), Instant::now());
+        let (mut warm, mut copied, now) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
         let mut rates = self.hosted.rates.lock();
         rates.retain(|group| groups.contains_key(&group));
         for handle in groups.values() {
             rates.look(handle.group, now, handle.share.transactions.load(Ordering::Relaxed));
             reports.load(context, view, handle);
             warm.extend(self.ready_for(handle.group).map(|job| (handle.group, job)));
+            copied.extend(self.copied_of(handle.group).map(|so_far| (handle.group, so_far)));
         }
         drop(rates);
         *self.hosted.warm.write() = warm;
+        *self.hosted.copied.write() = copied;
     }
 
     /// The job for which copies of a shard are ready here.
@@ -212,6 +218,13 @@ impl Warm {
         let of_parent = |making: &&Arc<Making>| making.job.kind.parents().contains(&parent);
         let mut ready = running.values().filter(of_parent).filter(|making| making.is_ready());
         ready.next().map(|making| making.job.id)
+    }
+
+    /// How far the copies are that are made of a shard here.
+    fn copied_of(&self, parent: GroupId) -> Option<(u64, u64)> {
+        let running = self.running.lock();
+        let mut of_parent = running.values().filter(|making| making.job.kind.parents().contains(&parent));
+        of_parent.next().map(|making| making.copied.so_far())
     }
 
     fn ready(&self, job: &Job) -> bool {
@@ -224,7 +237,8 @@ impl Warm {
         tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
         let stop = self.hosted.context.stop.child_token();
         let (since, stage) = (waits_since(job.since_ms, time, Instant::now()), Mutex::new(Stage::Making));
-        let making = Making { job, since, room: self.room.clone(), stage, stop, ended: CancellationToken::new() };
+        let (room, copied, ended) = (self.room.clone(), Copied::default(), CancellationToken::new());
+        let making = Making { job, since, room, copied, stage, stop, ended };
         let making = Arc::new(making);
         let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
         let keeping = Arc::clone(&making);
@@ -345,7 +359,8 @@ impl Making {
         // The end that is followed goes along, and comes back: it is one thread's.
         let make = |following: Following| {
             let pace = Pace { since: self.since, late: &late, filled: &filled };
-            let mut steps = if waits { Steps::paced(pace, &over) } else { Steps::in_one_go(&over) };
+            let steps = if waits { Steps::paced(pace, &over) } else { Steps::in_one_go(&over) };
+            let mut steps = steps.noting(&self.copied);
             steps.wait(turn);
             let mut copies = Copies::make(place, &self.job, &parents, &mut steps)?;
             catch_up(&mut copies, &parents, &following, &mut steps)?;
