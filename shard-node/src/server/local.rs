@@ -2,6 +2,7 @@
 //! this directly, others through [`super::service`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +41,8 @@ pub struct Hosted {
     pub copied: RwLock<BTreeMap<GroupId, (u64, u64)>>,
     /// How many transactions a second its replicas execute.
     pub rates: Mutex<Rates>,
+    /// Where its groups lie.
+    pub data_dir: PathBuf,
     /// When this node's certificate runs out, milliseconds since 1970.
     pub certificate_until_ms: i64,
     /// The shared log; gone once the node has stopped.

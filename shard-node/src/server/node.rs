@@ -336,6 +336,7 @@ impl Node {
             warm: RwLock::new(BTreeMap::new()),
             copied: RwLock::new(BTreeMap::new()),
             rates: Mutex::default(),
+            data_dir: config.data_dir.clone(),
             certificate_until_ms,
             log: RwLock::new(Some(log)),
         });

@@ -4,6 +4,7 @@
 //! those whom the channel itself admits. Everybody else sees that it is there, who leads it, and whether it is
 //! well. Whoever runs the node may know why something of it does not run.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -107,6 +108,7 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     }
     alarms.extend(certificate_alarm(hosted.certificate_until_ms, context.clock.wall_ms()));
     alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));
+    let (disk_free_bytes, disk_size_bytes) = disk(&hosted.data_dir);
     v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -120,7 +122,16 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
         client_bytes_received: context.traffic.clients.received_bytes(),
         state_bytes_written,
         alarms,
+        disk_free_bytes,
+        disk_size_bytes,
     }
+}
+
+/// Of the file system that a folder is on: what this process may still write, and the size; nothing where it does not say.
+fn disk(folder: &Path) -> (u64, u64) {
+    let Ok(found) = rustix::fs::statvfs(folder) else { return (0, 0) };
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    (bytes(found.f_bavail), bytes(found.f_blocks))
 }
 
 /// What everybody may know of a channel's replica.
@@ -289,6 +300,14 @@ mod tests {
             assert_eq!(why(&asker, "a majority certified another header at height 71: its state is wrong"), NOT_SHOWN);
             assert_eq!(why(&asker, "Height 71 is wrong"), NOT_SHOWN);
         }
+    }
+
+    #[test]
+    fn a_disk_is_as_large_as_its_file_system() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (free, size) = disk(folder.path());
+        assert!(size > 0 && free <= size, "{free} of {size}");
+        assert_eq!(disk(&folder.path().join("nowhere")), (0, 0));
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl LoneNode {
             warm: RwLock::default(),
             copied: RwLock::default(),
             rates: Mutex::default(),
+            data_dir: folder.path().to_owned(),
             certificate_until_ms: i64::MAX,
             log: RwLock::new(Some(log)),
         };

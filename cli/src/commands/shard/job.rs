@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::far::Far;
 use super::lines::{JobLine, progress, waits_for_cut};
+use super::room::Room;
 use super::{answers, command_of, unknown};
 use crate::args::Admin;
 use crate::commands::signer::{Signer, WITHIN_MINUTES, now, salt};
@@ -112,6 +113,9 @@ pub(super) async fn begin(admin: &Admin, asked: &Asked, output: Output) -> Resul
             return output.result(&report, || report.text());
         }
     };
+    if let Some(full) = Room::of(&asked.kind, &shards, &status).and_then(|room| room.refused()) {
+        return Err(full);
+    }
     let org = signer.org(None)?;
     let client = signer.client_of(&org.name).await?;
     let command = command_of(&asked.kind, asked.layout(plan.on), asked.manual);

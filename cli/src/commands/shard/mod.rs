@@ -7,6 +7,7 @@ mod job;
 mod lines;
 mod ls;
 pub(super) mod plan;
+mod room;
 mod scale;
 
 use std::time::Duration;

@@ -11,6 +11,7 @@ use proto::v1;
 use serde::Serialize;
 
 use super::answers;
+use super::room::{MOVE_FULL, Room, least_free};
 use crate::commands::context::Context;
 use crate::commands::signer::Orgs;
 use crate::error::CliError;
@@ -114,6 +115,10 @@ struct Report {
     /// Bytes that it takes of each disk at most, until what both have is given back; none where they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_bytes: Option<u64>,
+    /// What the node that takes the seat may still write, else the one of those behind it that may write least; none where
+    /// they do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_bytes: Option<u64>,
     /// The code of why it cannot be.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'static str>,
@@ -141,20 +146,27 @@ impl Report {
         let now = standing.committees.iter().find(|committee| Some(committee.group) == first);
         let plan = found.as_ref().ok();
         let committee = plan.map(|plan| &plan.committee).or(now);
+        let members: Vec<u32> =
+            committee.map_or_else(Vec::new, |found| found.members.iter().map(|member| member.node.0).collect());
+        let takes = match kind {
+            JobKind::Move { to, .. } => vec![to.0],
+            JobKind::Split { .. } | JobKind::Merge { .. } => members.clone(),
+        };
+        let full = Room::of(kind, facts.shards, facts.status).filter(Room::lacks).map(|_| MOVE_FULL);
         let pause = facts.round.zip(least_pause(kind)).map(|(round, least)| least + round * ROUNDS);
         Self {
             kind: kind.name(),
             layout: standing.layout.version.0,
             children: plan.map_or_else(Vec::new, |plan| children(plan, &shards)),
-            members: committee
-                .map_or_else(Vec::new, |found| found.members.iter().map(|member| member.node.0).collect()),
+            members,
             decide: committee.map_or(0, |found| usize::from(found.threshold)),
             tolerates: committee.map_or(0, |found| found.engine.tolerated(found.members.len())),
             orgs: committee.map_or_else(Vec::new, |found| by_org(found, facts.orgs)),
             aligns: plan.is_some_and(|plan| plan.aligns),
             pause_ms: pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
             disk_bytes: disk_bytes(kind, &shards),
-            refusal: found.as_ref().err().map(|reject| reject.code()),
+            free_bytes: least_free(&takes, facts.status),
+            refusal: found.as_ref().err().map(|reject| reject.code()).or(full),
             shards,
         }
     }
@@ -220,7 +232,9 @@ pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Res
     let orgs = Orgs::of(client.genesis());
     let report = Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round });
     output.result(&report, || text(&report))?;
-    found.map(|_| ()).map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())
+    found.map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())?;
+    let full = Room::of(&kind, &shards, &status).and_then(|room| room.refused());
+    full.map_or(Ok(()), |full| Err(full.after_report()))
 }
 
 /// What a question takes that a leader answers for most of its shard: the longest of these shards, each at its best.
@@ -274,6 +288,10 @@ fn text(report: &Report) -> String {
         rows.push(("nothing is taken for", pause));
     }
     rows.push(("disk", disk(report)));
+    rows.extend(report.free_bytes.map(|free| {
+        let whose = if report.kind == "move" { "the node that takes the seat" } else { "the fullest of these nodes" };
+        ("free", format!("{} bytes on {whose}", grouped(free.into())))
+    }));
     let end = match report.refusal {
         Some(code) => format!("refused: {code}"),
         None => "nothing was sent".to_owned(),
@@ -438,6 +456,31 @@ pub(super) mod tests {
         assert_eq!((split.pause_ms, split.disk_bytes), (Some(350), Some(7_000)));
         assert!(text(&split).contains("up to 7,000 bytes on each node until both halves"));
         assert_eq!(Size::of(ONE, &shards, &status), Size::default(), "none of its replicas answers");
+    }
+
+    #[test]
+    fn a_plan_tells_what_is_free_and_refuses_a_node_without_room() {
+        let (shards, mut status) = scene();
+        status.nodes[0].replicas[0].state_bytes = 7_000;
+        let disk = |node, disk_free_bytes| v1::NodeStatusReply {
+            node,
+            disk_free_bytes,
+            disk_size_bytes: 32_000,
+            ..v1::NodeStatusReply::default()
+        };
+        status.nodes.extend([disk(2, 900), disk(3, 800), disk(4, 14_000)]);
+        let orgs = Orgs::named(&["org-a", "org-b", "org-c"]);
+        let report = |kind: JobKind| {
+            let found = plan(&shards.standing, &kind);
+            Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round: None })
+        };
+        let split = report(SPLIT);
+        assert_eq!((split.free_bytes, split.refusal), (Some(800), None));
+        assert!(text(&split).contains("800 bytes on the fullest of these nodes"));
+        let moves = report(JobKind::Move { group: ZERO, from: NodeId(1), to: NodeId(4) });
+        assert_eq!((moves.free_bytes, moves.refusal), (Some(14_000), Some(MOVE_FULL)));
+        let text = text(&moves);
+        assert!(text.contains("14,000 bytes on the node that takes the seat") && text.contains("refused: move_full"));
     }
 
     /// Each by its code, as the beacon would refuse it.
