@@ -1,5 +1,5 @@
 //! Why each node has its seats: read from what the registry keeps, which is every committee that a group has had, the jobs
-//! and deals that are kept, and who was named for whom. Nothing is written for it, and nothing is guessed: what is not kept
+//! and deals that are kept, who was named for whom, and what nodes are by now. Nothing is written for it: what is not kept
 //! any more is told as what the committees alone show.
 
 use std::collections::BTreeMap;
@@ -84,6 +84,7 @@ pub struct Seating {
 
 /// What is asked about each seat, read once.
 struct Kept {
+    committees: Vec<Committee>,
     jobs: Vec<Job>,
     deals: Vec<Deal>,
     successors: BTreeMap<NodeId, NodeId>,
@@ -96,6 +97,7 @@ impl Kept {
         let barred = nodes::barred(view);
         let sound = registry::nodes(view).into_iter().filter(|node| node.capacity > 0 && !barred.contains(&node.id));
         Self {
+            committees: registry::committees(view),
             jobs: jobs::jobs(view),
             deals: epochs::deals(view),
             successors: arrivals::successors(view),
@@ -109,8 +111,14 @@ impl Kept {
             JobKind::Move { group: moved, from, to } => {
                 job.phase == Phase::Done && (moved, to) == (group, node) && left.contains(&from)
             }
-            JobKind::Merge { left, right } => job.phase.under_way() && [left, right].contains(&group),
-            JobKind::Split { .. } => false,
+            // It comes to the nodes of the other half.
+            JobKind::Merge { left: one, right: two } if [one, two].contains(&group) => {
+                let other = if one == group { two } else { one };
+                let like = self.committees.iter().find(|committee| committee.group == other);
+                let wants = |node: NodeId| like.is_some_and(|like| like.index_of(node).is_some());
+                job.phase.under_way() && wants(node) && !left.iter().any(|gone| wants(*gone))
+            }
+            JobKind::Merge { .. } | JobKind::Split { .. } => false,
         };
         if let Some(job) = self.jobs.iter().rev().find(done) {
             return Why::Job(job.id);
@@ -133,13 +141,13 @@ impl Kept {
 /// The seats of every group, by group, as the committees in force have them.
 pub fn read(view: &mut View<'_>) -> Vec<Seating> {
     let kept = Kept::read(view);
-    registry::committees(view)
-        .into_iter()
+    kept.committees
+        .iter()
         .map(|current| {
             let mut had: Vec<Committee> = registry::kept(view, current.group).collect();
             had.sort_by_key(|committee| committee.epoch);
             let began = began(view, current.group);
-            let seat = |node: NodeId| seat(&had, &current, node, &began, &kept);
+            let seat = |node: NodeId| seat(&had, current, node, &began, &kept);
             let seats = current.members.iter().map(|member| seat(member.node)).collect();
             Seating { group: current.group, began, seats }
         })

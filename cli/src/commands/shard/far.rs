@@ -126,8 +126,6 @@ fn copying(job: &Job, committees: &[Committee], status: &v1::StatusReply, now: T
 
 #[cfg(test)]
 mod tests {
-    use ledger::GroupId;
-
     use super::super::lines::tests::{SPLIT, committee, job};
     use super::*;
 

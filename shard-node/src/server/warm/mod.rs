@@ -223,8 +223,8 @@ impl Warm {
     /// How far the copies are that are made of a shard here.
     fn copied_of(&self, parent: GroupId) -> Option<(u64, u64)> {
         let running = self.running.lock();
-        let mut of_parent = running.values().filter(|making| making.job.kind.parents().contains(&parent));
-        of_parent.next().map(|making| making.copied.so_far())
+        let of_parent = |making: &&Arc<Making>| making.job.kind.parents().contains(&parent);
+        running.values().find(of_parent).map(|making| making.copied.so_far())
     }
 
     fn ready(&self, job: &Job) -> bool {

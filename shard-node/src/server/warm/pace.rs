@@ -164,12 +164,16 @@ impl<'a> Steps<'a> {
 
     /// There are about so many bytes to read.
     pub fn begin(&self, bytes: u64) {
-        self.copied.into_iter().for_each(|copied| copied.begin(bytes));
+        if let Some(copied) = self.copied {
+            copied.begin(bytes);
+        }
     }
 
     /// So many of them are read.
     pub fn read(&self, bytes: u64) {
-        self.copied.into_iter().for_each(|copied| copied.read(bytes));
+        if let Some(copied) = self.copied {
+            copied.read(bytes);
+        }
     }
 
     /// A step has ended. Returns, after a rest, whether there is any use in the next one.
