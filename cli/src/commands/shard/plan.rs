@@ -284,7 +284,7 @@ fn text(report: &Report) -> String {
         ));
     }
     if let Some(pause) = report.pause_ms {
-        let pause = format!("about {pause} ms, an estimate, and what the last block has changed comes on top");
+        let pause = format!("about {pause} ms, an estimate by what was measured with a million accounts");
         rows.push(("nothing is taken for", pause));
     }
     rows.push(("disk", disk(report)));
