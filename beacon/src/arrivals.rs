@@ -2,7 +2,8 @@
 //! of that one.
 //!
 //! Owns the marks that say so, and the rules by which a seat goes to such a node. Nobody moves without need otherwise: the
-//! mark of a node that joins goes when nothing is left that it could even out. What is under way, and what comes first, is
+//! mark of a node that joins goes when nothing is left that it could even out. Nobody gives a seat where that would cost a
+//! quorum, as far as the watch knows who is silent. What is under way, and what comes first, is
 //! [`crate::seats`]'.
 
 use std::collections::BTreeMap;
@@ -11,13 +12,16 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::{Committee, Member};
 use ledger::genesis::NodeInfo;
 use ledger::hash::{Hash32, tagged};
-use ledger::ids::{GroupId, NodeId, TimeMs};
+use ledger::ids::{GroupId, GroupKind, NodeId, TimeMs};
+use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::limits::ARRIVALS_AT_ONCE;
 use crate::nodes;
 use crate::registry;
+use crate::risk;
 use crate::seats;
+use crate::watch;
 
 /// Version written into new [`Arrival`]s.
 pub const ARRIVAL_VERSION: u8 = 1;
@@ -98,24 +102,42 @@ pub(crate) fn settle(view: &mut View<'_>) {
     if marked.is_empty() {
         return;
     }
-    let (Some(seed), Some(layout)) = (registry::seed(view), registry::layout(view)) else { return };
+    // What waits for members that are silent is still to be taken.
+    let open = open(view, &marked, &[]);
+    for node in marked.into_iter().filter(|node| !open.contains(node)) {
+        registry::remove(view, arriving_key(node));
+    }
+}
+
+/// Those of the nodes that join which would take a seat somewhere, while these are silent.
+fn open(view: &mut View<'_>, joining: &[NodeId], silent: &[NodeId]) -> Vec<NodeId> {
+    let (Some(seed), Some(layout)) = (registry::seed(view), registry::layout(view)) else { return joining.to_vec() };
     let barred = nodes::barred(view);
     let known = seats::seatable(&registry::nodes(view), &barred);
     let (committees, coming) = (registry::committees(view), registry::coming(view));
     let missing: BTreeMap<GroupId, usize> =
         committees.iter().map(|current| (current.group, missing_seats(view, current))).collect();
-    let shares = Shares::new(&seed, &known, &committees, &coming, &marked);
-    for node in marked {
+    let shares = Shares::new(&seed, &known, &committees, &coming, joining).while_silent(silent);
+    let is_open = |node: &NodeId| {
         let mut seated = layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]);
-        let open = seated.any(|group| {
+        seated.any(|group| {
             let current = committees.iter().find(|committee| committee.group == group);
             let missing = missing.get(&group).copied().unwrap_or(0);
-            current.is_some_and(|current| shares.is_open(current, node, missing))
-        });
-        if !open {
-            registry::remove(view, arriving_key(node));
-        }
-    }
+            current.is_some_and(|current| shares.is_open(current, *node, missing))
+        })
+    };
+    joining.iter().copied().filter(is_open).collect()
+}
+
+/// Refuses to have a node join for which there are seats, but at present none: whoever would give it one is where too few
+/// others are heard of. Where it may take some, the rest waits.
+///
+/// # Errors
+/// [`Reject::NodeSilence`].
+pub(crate) fn refuse_at_risk(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
+    let silent = watch::silent_lately(view);
+    let waits = !silent.is_empty() && open(view, &[node], &silent).is_empty() && !open(view, &[node], &[]).is_empty();
+    if waits { Err(Reject::NodeSilence) } else { Ok(()) }
 }
 
 /// Seats that a group has fewer than the genesis gives it.
@@ -139,6 +161,8 @@ pub struct Shares<'a> {
     /// Seats in all groups, as they will be when what is being prepared is in force.
     held: BTreeMap<NodeId, u64>,
     arriving: Vec<NodeId>,
+    /// Nodes that others do not hear of, ascending.
+    silent: Vec<NodeId>,
     /// Groups in which each of these is being prepared.
     preparing: BTreeMap<NodeId, usize>,
 }
@@ -168,7 +192,14 @@ impl<'a> Shares<'a> {
         let nodes: BTreeMap<NodeId, &NodeInfo> = nodes.iter().map(|node| (node.id, node)).collect();
         let takes = |node: &&NodeId| nodes.get(*node).is_some_and(|info| info.capacity > 0);
         let arriving = arriving.iter().filter(takes).copied().collect();
-        Self { seed, nodes, coming, held, arriving, preparing }
+        Self { seed, nodes, coming, held, arriving, silent: Vec::new(), preparing }
+    }
+
+    /// The same while these nodes, ascending, are silent: nobody gives a seat where too few of the others are heard of
+    /// ([`risk::of_leaving`]).
+    #[must_use]
+    pub fn while_silent(self, silent: &[NodeId]) -> Self {
+        Self { silent: silent.to_vec(), ..self }
     }
 
     fn usable(&self, node: NodeId) -> Option<&'a NodeInfo> {
@@ -242,19 +273,37 @@ impl<'a> Shares<'a> {
         if current.group == GroupId::BEACON {
             return None;
         }
-        let gains = |other: &NodeInfo| {
-            (self.seats(node) + 1) * u64::from(other.capacity) < self.seats(other.id) * u64::from(info.capacity)
-        };
-        let givers = current.members.iter().filter_map(|member| self.usable(member.node));
-        let givers = givers
-            .filter(|other| gains(other))
-            .filter(|other| self.spread(current, other.id, info) <= self.spread(current, other.id, other));
+        let heard = |other: NodeId| self.silent.binary_search(&other).is_err();
+        let givers = self.givers(current, info);
+        let givers = givers.filter(|other| risk::of_leaving(current, other.id, heard).is_none());
         let chance = |other: NodeId| {
             let parts: [&[u8]; 3] = [&self.seed.0, &current.group.0.to_be_bytes(), &other.0.to_be_bytes()];
             tagged(b"seamark/even/v1", &parts)
         };
         let giver = givers.max_by_key(|other| (self.load(other.id, 0), chance(other.id)))?;
         Some(Taking { node, from: Some(giver.id) })
+    }
+
+    /// The members of a committee whose seat a node could take, whoever is silent.
+    fn givers(&self, current: &Committee, info: &NodeInfo) -> impl Iterator<Item = &'a NodeInfo> {
+        let gains = move |other: &NodeInfo| {
+            (self.seats(info.id) + 1) * u64::from(other.capacity) < self.seats(other.id) * u64::from(info.capacity)
+        };
+        let members = current.members.iter().filter_map(move |member| self.usable(member.node));
+        members
+            .filter(move |other| gains(other))
+            .filter(move |other| self.spread(current, other.id, info) <= self.spread(current, other.id, other))
+    }
+
+    /// The members of a shard's committee whose seat a node that joins could take, whoever is silent; none in another
+    /// group, and none where it has a seat or may take none.
+    #[must_use]
+    pub fn givers_to(&self, current: &Committee, node: NodeId) -> Vec<NodeId> {
+        let taker = self.usable(node).filter(|_| current.index_of(node).is_none());
+        match taker.filter(|_| current.group.kind() == Some(GroupKind::Shard)) {
+            Some(info) => self.givers(current, info).map(|giver| giver.id).collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Seats of a node's organisation, then of its zone, among the others of a committee.

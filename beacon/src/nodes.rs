@@ -24,13 +24,14 @@ use crate::limits::REMOVED_NODES_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::orgs;
 use crate::registry;
+use crate::seating::{self, Seating};
 use crate::seats;
 use crate::watch::{self, Silent, Vanished, Watch, WatchNote};
 
 /// Version written into new [`RemovedNode`]s.
 pub const REMOVED_NODE_VERSION: u8 = 1;
 /// Version written into [`NodeLives`].
-pub const NODE_LIVES_VERSION: u8 = 1;
+pub const NODE_LIVES_VERSION: u8 = 2;
 
 /// What is left of a node that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -90,12 +91,14 @@ fn takes_seats(view: &mut View<'_>, node: &NodeInfo) -> bool {
 /// Has a node take its share of the seats, a few at a time.
 ///
 /// # Errors
-/// [`Reject`]: there is no such node of the signer's, or it takes no seats. The view is then unchanged.
+/// [`Reject`]: there is no such node of the signer's, it takes no seats, or whoever would give it one is in a group that
+/// would come to stand on too few. The view is then unchanged.
 pub(crate) fn join(view: &mut View<'_>, at: &BlockContext, signer: OrgId, id: NodeId) -> Result<Executed, Reject> {
     let node = own(view, signer, id)?;
     if !takes_seats(view, &node) {
         return Err(Reject::NodeDrained);
     }
+    arrivals::refuse_at_risk(view, id)?;
     refuse_full(view)?;
     arrivals::begin(view, id, at.time_ms);
     let mail = seats::go_on(view);
@@ -204,6 +207,8 @@ pub struct NodeLives {
     pub vanished: Vec<Vanished>,
     /// What was decided about such nodes, the latest last.
     pub notes: Vec<WatchNote>,
+    /// Why each node has its seats, by group.
+    pub seats: Vec<Seating>,
 }
 
 impl NodeLives {
@@ -222,6 +227,7 @@ impl NodeLives {
             silent: watch::silences(view),
             vanished: watch::vanished(view),
             notes: watch::notes(view),
+            seats: seating::read(view),
         }
     }
 }

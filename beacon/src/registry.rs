@@ -388,7 +388,7 @@ pub fn configured(view: &mut View<'_>, group: GroupId) -> Option<usize> {
 }
 
 /// All committees that a group has had, in no order.
-fn kept(view: &mut View<'_>, group: GroupId) -> impl Iterator<Item = Committee> + use<> {
+pub(crate) fn kept(view: &mut View<'_>, group: GroupId) -> impl Iterator<Item = Committee> + use<> {
     let kept: Vec<(Vec<u8>, Committee)> = family(view, &key(COMMITTEE, &[&group.0.to_be_bytes()]));
     kept.into_iter().map(|(_, committee)| committee)
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Member};
 use ledger::ids::NodeId;
 
 /// Why a seat may not move.
@@ -59,6 +59,14 @@ pub fn of_leaving(current: &Committee, leaves: NodeId, heard: impl Fn(NodeId) ->
     } else {
         None
     }
+}
+
+/// What speaks against a committee going over to these members: the first risk of one that leaves, by [`of_leaving`].
+#[must_use]
+pub fn of_change(current: &Committee, next: &[Member], heard: impl Fn(NodeId) -> bool) -> Option<Risk> {
+    let leaves = |node: &NodeId| next.iter().all(|member| member.node != *node);
+    let mut leaving = current.members.iter().map(|member| member.node).filter(leaves);
+    leaving.find_map(|node| of_leaving(current, node, &heard))
 }
 
 /// One, in the fixed point of [`of_lot`]: 62 binary places, so that a sum of two and a product with a number of nodes fit.

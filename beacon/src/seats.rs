@@ -43,6 +43,8 @@ use crate::jobs::{self, Aim};
 use crate::machine::{CommandOutcome, Executed};
 use crate::nodes;
 use crate::registry;
+use crate::risk;
+use crate::watch;
 
 /// Version written into new [`Readiness`].
 pub const READINESS_VERSION: u8 = 1;
@@ -319,7 +321,9 @@ fn steps(
     let nodes = &seatable(nodes, &nodes::barred(view));
     let (arriving, successors) = (arrivals::arriving(view), arrivals::successors(view));
     let planned = registry::coming(view);
-    let mut shares = Shares::new(&seed, nodes, committees, &planned, &arriving);
+    let silent = watch::silent_lately(view);
+    let heard = |node: NodeId| silent.binary_search(&node).is_err();
+    let mut shares = Shares::new(&seed, nodes, committees, &planned, &arriving).while_silent(&silent);
     let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
     for member in committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
@@ -356,6 +360,7 @@ fn steps(
         let gives_up = to == current.engine && aim.is_none();
         let too_many = if gives_up { surplus(current, registry::configured(view, current.group)) } else { 0 };
         let (mut stuck, mut dealt) = (false, false);
+        let prepared = registry::coming_of(view, current.group);
         let seats = match &hosts {
             Some(hosts) => {
                 if aim.is_none() && about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
@@ -376,9 +381,11 @@ fn steps(
                         let share = shares.next(current, arrivals::missing_seats(view, current));
                         share.or_else(|| {
                             let target = targets.iter().find(|target| target.group == current.group)?;
-                            let next = step_towards(current, &target.members, nodes);
-                            dealt = next.is_some();
-                            next
+                            let next = step_towards(current, &target.members, nodes)?;
+                            // What nobody needs waits until enough are heard of; what is prepared goes on.
+                            let begun = prepared.as_ref().is_some_and(|prepared| prepared.members == next);
+                            dealt = begun || risk::of_change(current, &next, heard).is_none();
+                            dealt.then_some(next)
                         })
                     }
                     Ok(next) => next,
@@ -406,7 +413,6 @@ fn steps(
             Some(hosts) => hosts.contains(&id),
             None => nodes.iter().any(|node| node.id == id && node.capacity > 0),
         };
-        let prepared = registry::coming_of(view, current.group);
         if next.is_some() && !dealt && epochs::is_dealt(view, current.group) {
             steps.push(Step::Release(current.group));
         }

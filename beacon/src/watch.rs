@@ -20,6 +20,8 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::arrivals;
+use crate::epochs;
 use crate::keys;
 use crate::limits::{
     SILENCE_FRESH_MS, SILENCE_SKEW_MS_MAX, SILENT_NODES_MAX, WATCH_AFTER_MS_MAX, WATCH_AFTER_MS_MIN, WATCH_NODES_MAX,
@@ -337,6 +339,19 @@ pub(crate) fn silent_now(view: &mut View<'_>, now: TimeMs) -> Vec<NodeId> {
     nodes.into_iter().filter(|node| witnesses.suffice(*node, saying(*node))).collect()
 }
 
+/// The same as of the last report that was taken, for seats, which move in any block and are decided without its time. What
+/// waits for this to become shorter goes on with a report, too.
+pub(crate) fn silent_lately(view: &mut View<'_>) -> Vec<NodeId> {
+    let reported: Vec<Reported> = values(view, REPORTED);
+    let last = reported.iter().map(|reported| reported.taken_ms).max();
+    last.map_or_else(Vec::new, |last| silent_now(view, last))
+}
+
+/// Whether there are seats to move that nobody has to give up: they wait while too few are heard of.
+fn seats_wait(view: &mut View<'_>) -> bool {
+    !arrivals::arriving(view).is_empty() || !epochs::targets(view).is_empty()
+}
+
 /// Refuses to move the seats of a node where too few of the others are heard of.
 ///
 /// # Errors
@@ -386,7 +401,8 @@ pub(crate) fn set(
     Ok(Executed { mail, ..CommandOutcome::Applied.into() })
 }
 
-/// Takes a node's report. Returns what is to be mailed: plans of committees without a node that has vanished.
+/// Takes a node's report. Returns what is to be mailed: plans of committees without a node that has vanished, and of those
+/// that have waited for one that was silent.
 ///
 /// # Errors
 /// [`Reject::SilenceForm`], [`Reject::WrongCluster`], and [`Reject::PeerBusy`] while a group does not take its mail. The
@@ -412,9 +428,11 @@ pub fn apply_silence(
     if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > SILENCE_SKEW_MS_MAX || !signed {
         return Err(Reject::SilenceForm);
     }
-    if watch.mode == WatchMode::Replace {
+    let waits = seats_wait(view);
+    if watch.mode == WatchMode::Replace || waits {
         refuse_full(view)?;
     }
+    let before = silent_lately(view);
     note_silence(view, at.time_ms, report);
     let returned = take_back(view, at, &witnesses);
     let moves = find(view, at, &watch, &witnesses);
@@ -423,7 +441,11 @@ pub fn apply_silence(
         registry::bump_revision(view);
         return Ok(mail);
     }
-    Ok(Vec::new())
+    let mail = if waits && silent_lately(view) != before { seats::go_on(view) } else { Vec::new() };
+    if !mail.is_empty() {
+        registry::bump_revision(view);
+    }
+    Ok(mail)
 }
 
 /// Keeps what a report says, in the place of what its sender said before.

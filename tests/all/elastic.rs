@@ -118,6 +118,12 @@ async fn a_shard_is_cut_and_joined_again_under_load_and_no_payment_fails() {
     let split = asked(&up, "shard split shard-0").await;
     done(&up, &client, &split, &[zero]).await;
     load.next_by_any(300).await;
+    // A plan knows size, load, pause and disk though nothing scales.
+    let plan = up.told("shard plan split shard-1");
+    for known in ["accounts", "bytes", "tps"] {
+        assert!(plan["shards"][0][known].as_u64().is_some_and(|number| number > 0), "{known} in {plan}");
+    }
+    assert!(plan["pause_ms"].as_u64() >= Some(320) && plan["disk_bytes"] == plan["shards"][0]["bytes"], "{plan}");
     // Both go on, and each has what is its own.
     let mut groups = Vec::new();
     for wallet in &wallets {

@@ -191,6 +191,21 @@ async fn seats(client: &Client, node: NodeId) -> Vec<GroupId> {
     all.values().filter(|committee| committee.index_of(node).is_some()).map(|committee| committee.group).collect()
 }
 
+/// What sits where says why, without an epoch that has ended: the halves of a shard that a job has cut, and a node that
+/// took its share.
+fn seats_say_why(up: &Up, split: &str, joined: u32) {
+    let told = up.told("beacon verify-assignment");
+    assert_eq!(told["epochs"], serde_json::json!([]), "{told}");
+    let groups = told["in_force"].as_array().unwrap();
+    let of = |group: &str| groups.iter().find(|line| line["group"] == group);
+    assert_eq!(of("shard-0"), None, "{told}");
+    let halves: Vec<_> = groups.iter().filter(|line| line["began"] == split).collect();
+    assert_eq!(halves.len(), 2, "{told}");
+    assert!(halves.iter().all(|line| line["parents"] == serde_json::json!(["shard-0"])), "{told}");
+    let mut seats = groups.iter().flat_map(|line| line["seats"].as_array().unwrap());
+    assert!(seats.any(|seat| seat["node"] == joined && seat["why"] == "share" && !seat["from"].is_null()), "{told}");
+}
+
 /// Seats of a shard that is being cut wait until it is; all others move meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_join_leave_and_are_replaced_while_shards_are_cut() {
@@ -217,6 +232,7 @@ async fn nodes_join_leave_and_are_replaced_while_shards_are_cut() {
     done(&up, &client, &split, &[GroupId::shard(0)]).await;
     let joined = up.told("node join 6 --wait 60");
     assert_eq!((&joined["state"], &joined["missing"]), (&"done".into(), &serde_json::json!([])), "{joined}");
+    seats_say_why(&up, &split, 6);
     load.next_by_any(MEANWHILE).await;
 
     // A seventh joins, and one drains and leaves while another shard is cut.

@@ -148,7 +148,13 @@ async fn what_speaks_against_a_job_is_told_and_nothing_is_lost() {
         (format!("shard merge {} shard-1 --as org-a --wait 0", halves[1]), format!("shard cancel {split} --as org-a"));
     all_refused(
         &up,
-        &[(busy.as_str(), "shard_unknown"), (cousins.as_str(), "not_siblings"), (over.as_str(), "job_over")],
+        &[
+            (busy.as_str(), "shard_unknown"),
+            (cousins.as_str(), "not_siblings"),
+            (over.as_str(), "job_over"),
+            // A plan that was seen before the layout changed, of a shard that is as it was.
+            ("shard split shard-1 --on 1 --as org-a --wait 0", "layout_old"),
+        ],
     );
     let admin = Admin::of(&up, &client, "org-a").await;
     let old = BeaconCommand::SplitShard { group: GroupId::shard(1), layout: LayoutVersion(1), manual: false };

@@ -11,6 +11,7 @@ use beacon::epochs::{
 use beacon::limits::EPOCHS_KEPT;
 use beacon::machine::CommandOutcome;
 use beacon::risk::of_lot;
+use beacon::seating::Why;
 use beacon::seats::{apply_ready, joining};
 use beacon::{Constraints, EpochBook, EpochPolicy, EpochProof, GroupSeats, assign, registry};
 use cross_shard::message::Message;
@@ -53,7 +54,7 @@ impl World {
         world
     }
 
-    fn book(&self) -> EpochBook {
+    pub fn book(&self) -> EpochBook {
         EpochBook::read(&mut View::new(&self.state))
     }
 
@@ -100,7 +101,7 @@ impl World {
         self.turn()
     }
 
-    fn pass_all(&mut self) -> Mail {
+    pub fn pass_all(&mut self) -> Mail {
         let members = self.members();
         self.pass(&members, &members)
     }
@@ -316,7 +317,7 @@ fn what_epochs_are_is_decided_by_most_organisations() {
 }
 
 /// A world in which a node takes seats with the next deal: node 3 is alone in its organisation, and has a seat everywhere.
-fn to_rebalance() -> World {
+pub fn to_rebalance() -> World {
     let mut world = World::with_epochs();
     world.command(3, &BeaconCommand::RegisterNode(node(6, 3, "zone-3"))).unwrap();
     world.agree(&BeaconCommand::Rebalance);
@@ -347,6 +348,9 @@ fn a_deal_is_decided_prepared_and_in_force_in_one_epoch_after_the_other() {
     let view = world.view();
     assert!(view.coming.is_empty());
     assert_eq!(view.groups_of(NodeId(6)).count(), 2);
+    let lives = world.lives();
+    let mut seats = lives.seats.iter().flat_map(|group| &group.seats).filter(|seat| seat.node == NodeId(6));
+    assert!(seats.all(|seat| (seat.from, seat.why) == (Some(NodeId(3)), Why::Deal(1))), "{:?}", lives.seats);
     world.pass_all();
     assert!(world.book().targets.is_empty() && world.view().coming.is_empty(), "it is so, and nobody moves again");
 }

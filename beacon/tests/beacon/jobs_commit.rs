@@ -5,6 +5,7 @@ use beacon::command::BeaconCommand;
 use beacon::jobs::{self, JobKind, Phase, RootShape, Said, SealedProof};
 use beacon::machine::{CommandOutcome, apply_checkpoint};
 use beacon::registry;
+use beacon::seating::{Began, Seat, Why};
 use beacon::seats::apply_ready;
 use cross_shard::closed::{Closed, ClosedStream, Ended, Passed, Reshaped};
 use cross_shard::message::Message;
@@ -51,6 +52,29 @@ fn with_inbox(world: &World, proof: &SealedProof, change: impl FnOnce(&mut Vec<S
     change(&mut inbox);
     let root = stream::root(&inbox);
     SealedProof { inbox, ..headed(world, proof, |header| header.inbox_cursors_root = root) }
+}
+
+#[test]
+fn seats_say_which_job_they_come_from() {
+    let mut world = world();
+    let moves = world.decide(JobKind::Move { group: SHARDS[2], from: NodeId(1), to: NodeId(7) }, false);
+    world.ready_all();
+    assert_eq!(world.job(moves).phase, Phase::Done);
+    let of = |world: &World, group| world.lives().seats.into_iter().find(|seating| seating.group == group);
+    let moved = of(&world, SHARDS[2]).unwrap();
+    let epoch = world.committee(SHARDS[2]).epoch;
+    let seat = Seat { node: NodeId(7), epoch, from: Some(NodeId(1)), why: Why::Job(moves) };
+    assert_eq!((moved.began, moved.seats.last()), (Began::Genesis, Some(&seat)));
+    assert!(moved.seats[..2].iter().all(|seat| (seat.from, seat.why) == (None, Why::First)));
+
+    let split = sealing(&mut world, SPLIT);
+    world.seal_all(split);
+    assert_eq!(of(&world, SHARDS[2]), None, "it has ended");
+    for child in world.job(split).children {
+        let born = of(&world, child.group).unwrap();
+        assert_eq!(born.began, Began::Born { job: split, parents: vec![SHARDS[2]] });
+        assert!(born.seats.len() == 3 && born.seats.iter().all(|seat| (seat.from, seat.why) == (None, Why::First)));
+    }
 }
 
 #[test]

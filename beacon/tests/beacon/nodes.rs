@@ -6,6 +6,7 @@ use beacon::arrivals::{self, Shares};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::machine::{CommandOutcome, Executed, execute_command};
 use beacon::risk::{Risk, of_leaving};
+use beacon::seating::{Began, Why};
 use beacon::seats::{apply_ready, joining};
 use beacon::{ClusterView, NodeLives};
 use ledger::committee::{Committee, Engine, Member};
@@ -218,6 +219,38 @@ fn the_seats_of_a_node_that_is_replaced_go_to_its_successor_in_one_plan() {
     assert_eq!(world.view().groups_of(NodeId(6)).collect::<Vec<_>>(), seated);
     assert_eq!(world.command(org, &REMOVE(old.0)).unwrap().outcome, CommandOutcome::Applied);
     assert_eq!(world.lives().successors, [], "nothing of it is left but its number");
+}
+
+#[test]
+fn each_seat_says_why_its_node_has_it() {
+    let why = |world: &World, node: u32| {
+        let seats = world.lives().seats.into_iter().flat_map(|group| group.seats);
+        let mut of_node: Vec<(Option<u32>, Why)> =
+            seats.filter(|seat| seat.node.0 == node).map(|seat| (seat.from.map(|from| from.0), seat.why)).collect();
+        of_node.dedup();
+        of_node
+    };
+    let mut world = World::new();
+    assert!(world.lives().seats.iter().all(|group| group.began == Began::Genesis && group.seats.len() == 3));
+    assert_eq!(why(&world, 3), [(None, Why::First)]);
+    world.command(3, &BeaconCommand::RegisterNode(node(6, 3, "zone-3"))).unwrap();
+    world.command(3, &JOIN(6)).unwrap();
+    assert_eq!(why(&world, 6), [], "what is prepared is no seat");
+    world.ready_all();
+    assert_eq!(why(&world, 6), [(Some(3), Why::Share)]);
+
+    let gone = world.outside();
+    let (old, org) = (gone.id.0, gone.org.0);
+    world.command(org, &BeaconCommand::RegisterNode(node(7, org, &gone.zone))).unwrap();
+    world.command(org, &replace(old, 7)).unwrap();
+    world.ready_all();
+    assert_eq!(why(&world, 7), [(Some(old), Why::Successor)]);
+    world.command(org, &REMOVE(old)).unwrap();
+    assert_eq!(why(&world, 7), [(Some(old), Why::Need)], "for whom it was named is not kept");
+
+    world.command(3, &BeaconCommand::SetNodeCapacity { node: NodeId(6), capacity: 0 }).unwrap();
+    world.ready_all();
+    assert!(why(&world, 6).is_empty() && why(&world, 3).contains(&(Some(6), Why::Need)));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use ledger::genesis::NodeInfo;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs};
 use ledger::reject::Reject;
 
+use crate::epochs::to_rebalance;
 use crate::nodes::World;
 use crate::support::{at, node, node_key, settle};
 
@@ -261,4 +262,65 @@ fn a_node_is_not_drained_where_another_member_is_silent() {
         world.report(*by, &[]).unwrap();
     }
     assert_eq!(world.command(org.0, &drain).unwrap().outcome, CommandOutcome::Applied);
+}
+
+/// All but the nodes of organisation 1: enough to be believed about them.
+const REPORTERS: [u32; 3] = [2, 3, 5];
+
+#[test]
+fn a_node_that_joins_takes_no_seat_where_another_member_is_silent() {
+    let (mut world, gone) = watching(WatchMode::DryRun);
+    world.command(3, &BeaconCommand::RegisterNode(NodeInfo { capacity: 9, ..node(6, 3, "zone-3") })).unwrap();
+    let join = BeaconCommand::JoinNode { node: NodeId(6) };
+    // Every group has a seat of organisation 1, and so a member that is silent.
+    for by in REPORTERS {
+        world.report(by, &[1, 4]).unwrap();
+    }
+    assert_eq!(world.command(3, &join), Err(Reject::NodeSilence));
+    assert!(world.lives().arriving.is_empty());
+
+    // It takes what it may, and waits for the rest.
+    world.now += 1_000;
+    let reporters = world.others(&[gone]);
+    for by in &reporters {
+        world.report(*by, &[gone]).unwrap();
+    }
+    world.command(3, &join).unwrap();
+    let waiting = world.view().groups_of(NodeId(gone)).count();
+    let view = world.view();
+    assert!(view.coming.iter().all(|coming| view.committee(coming.group).unwrap().index_of(NodeId(gone)).is_none()));
+    assert!(waiting > 0 && view.coming.len() + waiting == 4, "{waiting} of four shards");
+    assert_eq!(world.lives().arriving, [NodeId(6)]);
+
+    world.now += 1_000;
+    let mut mail = Vec::new();
+    for by in &reporters {
+        mail.extend(world.report(*by, &[]).unwrap());
+    }
+    assert_eq!((mail.len(), world.view().coming.len()), (waiting, 4), "it goes on when all are heard of again");
+}
+
+#[test]
+fn a_deal_moves_no_seat_where_another_member_is_silent() {
+    let mut world = to_rebalance();
+    world.policy(WatchMode::DryRun, 1);
+    for by in REPORTERS {
+        world.report(by, &[1, 4]).unwrap();
+    }
+    assert_eq!((world.pass_all(), world.view().coming), (vec![], vec![]));
+    let targets = world.book().targets.len();
+    assert_eq!(targets, 2, "it is still wanted");
+
+    world.now += 1_000;
+    let mut mail = Vec::new();
+    for by in REPORTERS {
+        mail.extend(world.report(by, &[]).unwrap());
+    }
+    assert_eq!((mail.len(), world.view().coming.len()), (targets, targets));
+    // What is prepared goes on, whoever is silent then.
+    world.now += 1_000;
+    for by in REPORTERS {
+        world.report(by, &[1, 4]).unwrap();
+    }
+    assert_eq!((world.pass_all(), world.view().coming.len()), (vec![], targets));
 }

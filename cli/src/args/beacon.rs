@@ -78,7 +78,7 @@ pub enum Beacon {
     },
     /// Recompute why each node has its seats: from the genesis, and from the deals of the epochs that are kept
     #[command(
-        after_help = "Example:\n  seamark beacon verify-assignment\n  seamark beacon verify-assignment --file epochs.proof --genesis genesis.json\n\nWith --file it needs no network: 'beacon seed --out' writes the file."
+        after_help = "Example:\n  seamark beacon verify-assignment\n  seamark beacon verify-assignment --file epochs.proof --genesis genesis.json\n\nWith --file it needs no network: 'beacon seed --out' writes the file. Without, the committees in\nforce are told as well, and by which job, deal, drain, join or replacement each node came."
     )]
     VerifyAssignment {
         /// Which cluster, or whose genesis is trusted.
@@ -108,7 +108,7 @@ pub enum Beacon {
     },
     /// Propose that the next epoch evens seats out, or approve that
     #[command(
-        after_help = "Example:\n  seamark beacon rebalance --as org-a\n\nDecided with the seed of the epoch that runs, prepared in the next one, in force in the one after,\na few seats at a time; nobody moves without need. See 'beacon plan' first."
+        after_help = "Example:\n  seamark beacon rebalance --as org-a\n\nDecided with the seed of the epoch that runs, prepared in the next one, in force in the one after,\na few seats at a time; nobody moves without need. Refused while a member of a shard could not give\nits seat, since too few of the others answer. See 'beacon plan' first."
     )]
     Rebalance {
         /// Who signs.
@@ -271,11 +271,11 @@ pub enum NodeChange {
     Register(RegisterNode),
     /// Have a registered node take its share of the seats, from those with most, a few at a time
     #[command(
-        after_help = "Example:\n  seamark node join 6\n\nThe node has to run. It fetches the state of each group first; payments go on. Prints what is still\nmissing when --wait is over, and goes on where it was when it is given again."
+        after_help = "Example:\n  seamark node join 6\n\nThe node has to run. It fetches the state of each group first; payments go on. Prints what is still\nmissing when --wait is over, and goes on where it was when it is given again. Refused while a node\nthat could give it a seat is in a group in which another member does not answer."
     )]
     Join(OneNode),
     /// Change a node's weight when seats are given; 0 is the same as draining it
-    #[command(after_help = "Example:\n  seamark node capacity 4 2")]
+    #[command(after_help = "Example:\n  seamark node capacity 4 2\n\nWith 0 it is refused where 'node drain' is.")]
     Capacity {
         /// Who signs.
         #[command(flatten)]

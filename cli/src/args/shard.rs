@@ -67,6 +67,9 @@ pub enum Shard {
         /// From whom to whom.
         #[command(flatten)]
         seat: Seat,
+        /// The layout that 'seamark shard plan' printed; refused on any other one [default: the layout of now]
+        #[arg(long, value_name = "LAYOUT")]
+        on: Option<u64>,
         /// How long to wait until it is done, seconds; it comes in any case
         #[arg(long, value_name = "S", default_value_t = 600)]
         wait: u64,
@@ -172,6 +175,9 @@ pub struct Seat {
 /// How shards are cut or joined.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct How {
+    /// The layout that 'seamark shard plan' printed; refused on any other one [default: the layout of now]
+    #[arg(long, value_name = "LAYOUT")]
+    pub on: Option<u64>,
     /// Make the copies, and wait for 'seamark shard cut' before anything stands still
     #[arg(long)]
     pub manual: bool,

@@ -59,7 +59,9 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
             epochs::plan::run(&Context::new(&target)?, bad, risk_max_ppb, output).await
         }
         Beacon::Rebalance { admin, within } => {
-            send(&Signer::of(&admin)?, None, BeaconCommand::Rebalance, within, output).await
+            let signer = Signer::of(&admin)?;
+            Box::pin(seats::judge::rebalance(&signer)).await?;
+            send(&signer, None, BeaconCommand::Rebalance, within, output).await
         }
         Beacon::RotateKey { admin, new } => {
             let key = read_signing_key(&new)?.public();
@@ -104,7 +106,10 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
             return Box::pin(rotation::run(&admin, NodeId(node), config.as_deref(), (wait, anew), output)).await;
         }
         NodeChange::Capacity { admin, node, capacity } => {
-            (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })
+            let signer = Signer::of(&admin)?;
+            Box::pin(seats::judge::capacity(&signer, NodeId(node), capacity)).await?;
+            let command = BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity };
+            return send(&signer, Some(NodeId(node)), command, WITHIN_MINUTES, output).await;
         }
         NodeChange::Address { admin, node, peer, client } => {
             let command = BeaconCommand::UpdateNodeAddrs { node: NodeId(node), peer_addr: peer, client_addr: client };

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use beacon::epochs::{EpochRecord, Phase, Round};
 use beacon::{EpochBook, EpochPolicy, EpochProof};
+use client::Client;
 use ledger::genesis::Genesis;
 use ledger::{GroupId, Height, NodeId, TimeMs};
 use serde::Serialize;
@@ -239,16 +240,12 @@ fn text(shown: &Shown) -> String {
     text
 }
 
-/// The proof of the epochs that are kept, judged by the genesis, and the height that proves it.
-async fn proved(context: &Context) -> Result<(EpochProof, Height, Genesis), CliError> {
-    let client = context.client().await?;
+/// The proof of the epochs that are kept, judged by the genesis, and the height that proves it. `None` when none has ended.
+async fn proved(client: &Client) -> Result<Option<(EpochProof, Height)>, CliError> {
     let proof: Option<EpochProof> = client.epoch_proof().await?;
-    let proof = proof.ok_or_else(|| {
-        let fix = "switch epochs on with 'seamark beacon epoch set', and ask again when one has ended";
-        CliError::new("not_found", "no epoch has ended yet", fix)
-    })?;
+    let Some(proof) = proof else { return Ok(None) };
     let height = judged(&proof, client.genesis())?;
-    Ok((proof, height, client.genesis().clone()))
+    Ok(Some((proof, height)))
 }
 
 fn judged(proof: &EpochProof, genesis: &Genesis) -> Result<Height, CliError> {
@@ -349,7 +346,10 @@ pub(super) async fn seed(
     out: Option<&Path>,
     output: Output,
 ) -> Result<(), CliError> {
-    let (proof, height, _) = proved(context).await?;
+    let (proof, height) = proved(&context.client().await?).await?.ok_or_else(|| {
+        let fix = "switch epochs on with 'seamark beacon epoch set', and ask again when one has ended";
+        CliError::new("not_found", "no epoch has ended yet", fix)
+    })?;
     let found = match epoch {
         Some(epoch) => proof.records.iter().find(|record| record.epoch == epoch),
         None => proof.records.last(),

@@ -2,6 +2,7 @@
 //! again: it looks how far it is, gives the beacon what is missing, watches, and says what happened and what is not done
 //! yet. What is decided goes on without it.
 
+pub(super) mod judge;
 mod picture;
 
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use beacon::BeaconCommand;
 use client::profile::RouterEndpoint;
 use client::{Client, Identity, Profile};
+use ledger::NodeId;
 use ledger::genesis::NodeInfo;
-use ledger::{NodeId, Reject};
 use serde::Serialize;
 use shard_node::server::NodeConfig;
 
@@ -150,29 +151,6 @@ impl Work<'_> {
         Ok(format!("command {}, signed by {}", fate.digest, self.org.name))
     }
 
-    /// Whether what is asked can be done at all and, where it is only about to begin, whether it may: no group may come to
-    /// stand on too few.
-    fn judge(&self, picture: &Picture, begins: bool) -> Result<(), CliError> {
-        if self.asked == Asked::Join {
-            return Ok(());
-        }
-        let refused = |reject: Reject, cause: String| Err(CliError::new(reject.code(), cause, reject.fix()));
-        let node = self.node;
-        if !begins {
-            return Ok(());
-        }
-        if let Some(channel) = picture.channels(node).first() {
-            return refused(Reject::NodeInChannel, format!("node {node} hosts {channel}"));
-        }
-        match picture.risk(node) {
-            Some((group, risk)) => {
-                let cause = format!("the seat of node {node} in {group} may not move now: {risk}");
-                refused(Reject::NodeSilence, cause)
-            }
-            None => Ok(()),
-        }
-    }
-
     /// The command that is missing, if one is.
     async fn begin(&self, picture: &Picture) -> Result<Option<BeaconCommand>, CliError> {
         let node = self.node;
@@ -207,7 +185,9 @@ impl Work<'_> {
     async fn run(&self, picture: Picture, wait: Duration) -> Result<Report, CliError> {
         let mut happened = Vec::new();
         let begin = self.begin(&picture).await?;
-        self.judge(&picture, begin.is_some())?;
+        if begin.is_some() {
+            judge::judge(self.asked, self.node, &picture, &nodes(&self.reader).await?)?;
+        }
         if let Some(command) = begin {
             happened.push(self.command(&command).await?);
         } else {

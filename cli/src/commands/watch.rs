@@ -155,7 +155,7 @@ mod tests {
             last_ms: TimeMs(9_000),
         };
         let lives = NodeLives {
-            version: 1,
+            version: 2,
             committees: Vec::new(),
             coming: Vec::new(),
             arriving: Vec::new(),
@@ -182,6 +182,7 @@ mod tests {
                 height: Height(7),
                 time_ms: TimeMs(9_000),
             }],
+            seats: Vec::new(),
         };
         let shown = Shown::of(&lives);
         assert_eq!((shown.mode, shown.after_seconds, shown.at_most), ("dry-run", 600, 2));

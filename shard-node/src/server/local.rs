@@ -2,6 +2,7 @@
 //! this directly, others through [`super::service`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use channel::access::Action;
 use consensus::raft::Founding;
 use ledger::ids::{GroupId, JobId, NodeId};
 use ledger::reject::Reject;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use proto::{edge, v1};
 use router::gateway::{ClusterView, LocalNode};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use crate::server::admission::{self, Forwarder};
 use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, Sender, refused};
+use crate::server::rates::Rates;
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
@@ -35,6 +37,12 @@ pub struct Hosted {
     pub founding: RwLock<BTreeMap<GroupId, Founding>>,
     /// For which job this node keeps copies of a shard that have caught up.
     pub warm: RwLock<BTreeMap<GroupId, JobId>>,
+    /// Of a shard that copies are made of, the bytes that are read, and those that have to be.
+    pub copied: RwLock<BTreeMap<GroupId, (u64, u64)>>,
+    /// How many transactions a second its replicas execute.
+    pub rates: Mutex<Rates>,
+    /// Where its groups lie.
+    pub data_dir: PathBuf,
     /// When this node's certificate runs out, milliseconds since 1970.
     pub certificate_until_ms: i64,
     /// The shared log; gone once the node has stopped.

@@ -33,6 +33,7 @@ pub mod local;
 pub mod membership;
 pub mod node;
 pub mod origin;
+pub mod rates;
 pub mod reads;
 pub mod rebuild;
 pub mod registry;

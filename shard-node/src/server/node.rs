@@ -14,7 +14,7 @@ use consensus::sequencer::Sequencer;
 use ledger::NodeKeys;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use router::gateway::{
     ClusterView, GatewayLimits, Health, NodeBackend, Peers, gateway_service, with_standard_services,
 };
@@ -334,6 +334,9 @@ impl Node {
             failed: RwLock::new(BTreeMap::new()),
             founding: RwLock::new(BTreeMap::new()),
             warm: RwLock::new(BTreeMap::new()),
+            copied: RwLock::new(BTreeMap::new()),
+            rates: Mutex::default(),
+            data_dir: config.data_dir.clone(),
             certificate_until_ms,
             log: RwLock::new(Some(log)),
         });

@@ -5,7 +5,9 @@
 //! well, and nothing that the node counts for all its groups together. Whoever runs the node may know that, and why something
 //! of it does not run.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use beacon::audit::status as audit_status;
 use bytes::Bytes;
@@ -77,7 +79,10 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     let (mut alarms, mut replicas, mut state_bytes_written) = (Vec::new(), Vec::new(), 0u64);
     for handle in groups.values() {
         let warm = hosted.warm.read().get(&handle.group).copied();
-        let replica = of_replica(handle, warm);
+        let transactions = handle.share.transactions.load(Ordering::Relaxed);
+        let tps = hosted.rates.lock().look(handle.group, Instant::now(), transactions);
+        let (copied_bytes, copying_bytes) = hosted.copied.read().get(&handle.group).copied().unwrap_or_default();
+        let replica = v1::ReplicaStatus { tps, copied_bytes, copying_bytes, ..of_replica(handle, warm) };
         if asker.is_shown(handle) {
             alarms.extend(handle.alarms.current());
             state_bytes_written += handle.share.written_bytes.load(Ordering::Relaxed);
@@ -107,6 +112,7 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     // What the node counts for all its groups together tells of those, too, that the asker is not shown.
     let told = asker.runs_the_node() || replicas.iter().all(|replica| !replica.hidden);
     let total = |count: u64| if told { count } else { 0 };
+    let (disk_free_bytes, disk_size_bytes) = disk(&hosted.data_dir);
     v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -120,7 +126,16 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
         client_bytes_received: total(context.traffic.clients.received_bytes()),
         state_bytes_written,
         alarms,
+        disk_free_bytes,
+        disk_size_bytes,
     }
+}
+
+/// Of the file system that a folder is on: what this process may still write, and the size; nothing where it does not say.
+fn disk(folder: &Path) -> (u64, u64) {
+    let Ok(found) = rustix::fs::statvfs(folder) else { return (0, 0) };
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    (bytes(found.f_bavail), bytes(found.f_blocks))
 }
 
 /// What everybody may know of a channel's replica.
@@ -201,6 +216,10 @@ fn of_replica(handle: &GroupHandle, warm: Option<JobId>) -> v1::ReplicaStatus {
         trimming_bytes: handle.share.trimming_bytes.load(Ordering::Relaxed),
         warm: warm.is_some(),
         state_bytes: handle.share.state.db().and_then(|db| db.disk_bytes(&KeyRange::all()).ok()).unwrap_or(0),
+        // What the node knows beside.
+        tps: 0,
+        copied_bytes: 0,
+        copying_bytes: 0,
     }
 }
 
@@ -243,6 +262,7 @@ mod tests {
             handovers_certified: true,
             accounts: 9,
             state_bytes: 8,
+            tps: 7,
             ..v1::ReplicaStatus::default()
         }
     }
@@ -284,6 +304,14 @@ mod tests {
             assert_eq!(why(&asker, "a majority certified another header at height 71: its state is wrong"), NOT_SHOWN);
             assert_eq!(why(&asker, "Height 71 is wrong"), NOT_SHOWN);
         }
+    }
+
+    #[test]
+    fn a_disk_is_as_large_as_its_file_system() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (free, size) = disk(folder.path());
+        assert!(size > 0 && free <= size, "{free} of {size}");
+        assert_eq!(disk(&folder.path().join("nowhere")), (0, 0));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use ledger::ids::{Address, AssetId, Epoch, GroupId, Incarnation, LedgerId, NodeI
 use ledger::{
     AssetDef, AssetSpec, Certificate, Committee, Header, Member, Move, SecretKey, SignedTx, TimeMs, TxId, schema,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use router::gateway::{ClusterView, Peers};
 use storage::{LogEngine, LogIdentity, ResourceLimits, SharedResources, WriteBatch};
 use tempfile::TempDir;
@@ -155,6 +155,9 @@ impl LoneNode {
             failed: RwLock::default(),
             founding: RwLock::default(),
             warm: RwLock::default(),
+            copied: RwLock::default(),
+            rates: Mutex::default(),
+            data_dir: folder.path().to_owned(),
             certificate_until_ms: i64::MAX,
             log: RwLock::new(Some(log)),
         };

@@ -1,11 +1,13 @@
 //! Where the seats are at one moment: the registry, what the nodes say, and what is missing until a change is done. Pure
 //! but for the asking.
 
+use beacon::arrivals::Shares;
 use beacon::seats::{changes_keys_alone, joining, new_signers};
 use beacon::{NodeLives, Risk, risk};
 use client::Client;
+use ledger::genesis::NodeInfo;
 use ledger::limits::LAG_BLOCKS_MAX;
-use ledger::{Committee, Engine, GroupId, GroupKind, NodeId};
+use ledger::{Committee, Engine, GroupId, GroupKind, Hash32, NodeId};
 use proto::v1;
 
 use crate::error::CliError;
@@ -60,14 +62,42 @@ impl Picture {
     /// Why the seats of a node may not move: a group in which too few members answer.
     pub(super) fn risk(&self, node: NodeId) -> Option<(GroupId, Risk)> {
         let mut concerned = self.lives.committees.iter().filter(|committee| committee.index_of(node).is_some());
-        concerned.find_map(|committee| {
-            let leader = self.leader(committee.group);
-            let runs = |member: NodeId| {
-                let replica = self.replica(member, committee.group).filter(|replica| replica.stopped.is_empty());
-                replica.is_some_and(|replica| !is_voteless(member, replica, leader))
-            };
-            Some((committee.group, risk::of_leaving(committee, node, runs)?))
+        concerned.find_map(|committee| Some((committee.group, self.risk_in(committee, node)?)))
+    }
+
+    /// Why the seat of a node in a committee may not move.
+    fn risk_in(&self, committee: &Committee, node: NodeId) -> Option<Risk> {
+        let leader = self.leader(committee.group);
+        let runs = |member: NodeId| {
+            let replica = self.replica(member, committee.group).filter(|replica| replica.stopped.is_empty());
+            replica.is_some_and(|replica| !is_voteless(member, replica, leader))
+        };
+        risk::of_leaving(committee, node, runs)
+    }
+
+    /// Why a node may not begin to take seats of others: one of those who could give it one may not. None where it has
+    /// begun. The beacon chooses among them, and may know less about who answers.
+    pub(super) fn risk_of_joining(&self, node: NodeId, nodes: &[NodeInfo]) -> Option<(NodeId, GroupId, Risk)> {
+        let NodeLives { committees, coming, arriving, accused, vanished, .. } = &self.lives;
+        if arriving.contains(&node) {
+            return None;
+        }
+        let out = |id: NodeId| accused.contains(&id) || vanished.iter().any(|found| found.acts && found.node == id);
+        let mut nodes = nodes.to_vec();
+        nodes.iter_mut().filter(|info| out(info.id)).for_each(|info| info.capacity = 0);
+        let shares = Shares::new(&Hash32::ZERO, &nodes, committees, coming, &[node]);
+        committees.iter().find_map(|committee| {
+            let mut givers = shares.givers_to(committee, node).into_iter();
+            givers.find_map(|giver| Some((giver, committee.group, self.risk_in(committee, giver)?)))
         })
+    }
+
+    /// Why no seats may be dealt that nobody has to give up: a member of a shard that may not give its own.
+    pub(super) fn risk_of_dealing(&self) -> Option<(NodeId, GroupId, Risk)> {
+        let shards = self.lives.committees.iter().filter(|committee| committee.group.kind() == Some(GroupKind::Shard));
+        let mut seats =
+            shards.flat_map(|committee| committee.members.iter().map(move |member| (committee, member.node)));
+        seats.find_map(|(committee, node)| Some((node, committee.group, self.risk_in(committee, node)?)))
     }
 
     /// What is missing until a node takes part wherever it has a seat, and has all that it is to have.
@@ -174,7 +204,7 @@ fn is_voteless(node: NodeId, replica: &v1::ReplicaStatus, leader: Option<&v1::Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use beacon::Watch;
     use ledger::{Epoch, Incarnation, Member, OrgId, PublicKey};
 
@@ -192,7 +222,12 @@ mod tests {
     }
 
     /// The shard on these nodes, of which the first that runs leads with these voters and learners.
-    fn picture(members: &[u8], running: &[u32], voters: &[u32], learners: &[u32]) -> Picture {
+    pub(in crate::commands::seats) fn picture(
+        members: &[u8],
+        running: &[u32],
+        voters: &[u32],
+        learners: &[u32],
+    ) -> Picture {
         beside(&[1, 2], (members, running, voters, learners))
     }
 
@@ -219,7 +254,7 @@ mod tests {
             v1::NodeStatusReply { node: *node, replicas, ..v1::NodeStatusReply::default() }
         };
         let lives = NodeLives {
-            version: 1,
+            version: 2,
             committees: vec![committee(GroupId::BEACON, beacon), committee(SHARD, members)],
             coming: Vec::new(),
             arriving: Vec::new(),
@@ -230,6 +265,7 @@ mod tests {
             silent: Vec::new(),
             vanished: Vec::new(),
             notes: Vec::new(),
+            seats: Vec::new(),
         };
         let status = v1::StatusReply { nodes: running.iter().map(replica).collect(), unreachable: Vec::new() };
         Picture { lives, status }

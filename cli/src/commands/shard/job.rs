@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use beacon::jobs::{Job, JobKind, Phase, plan};
 use beacon::{BeaconCommand, Shards};
 use client::Client;
-use ledger::{Committee, JobId, Reject};
+use ledger::{Committee, JobId, LayoutVersion, Reject};
 use serde::Serialize;
 
+use super::far::Far;
 use super::lines::{JobLine, progress, waits_for_cut};
+use super::room::Room;
 use super::{answers, command_of, unknown};
 use crate::args::Admin;
-use crate::commands::signer::{Signer, WITHIN_MINUTES, salt};
+use crate::commands::signer::{Signer, WITHIN_MINUTES, now, salt};
 use crate::error::CliError;
 use crate::load::agree::committees;
 use crate::output::{Output, rounded};
@@ -23,11 +25,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What is asked for.
 pub(super) struct Asked {
     pub(super) kind: JobKind,
+    /// The layout that a plan was seen on, where one is named: the beacon refuses any other one.
+    pub(super) on: Option<u64>,
     pub(super) manual: bool,
     /// How long it is watched.
     pub(super) wait: Duration,
     /// Minutes that others have to approve.
     pub(super) within: u64,
+}
+
+impl Asked {
+    /// The layout that the command names: the one that was seen, or the one of now. Whether they are the same is for the
+    /// beacon, which may know a newer one.
+    fn layout(&self, now: LayoutVersion) -> LayoutVersion {
+        self.on.map_or(now, LayoutVersion)
+    }
 }
 
 /// What becomes of a job that there is.
@@ -49,7 +61,7 @@ struct Report {
 }
 
 impl Report {
-    fn of(job: &Job, committees: &[Committee], happened: Vec<String>, since: Instant) -> Self {
+    fn of(job: &Job, committees: &[Committee], far: Far, happened: Vec<String>, since: Instant) -> Self {
         let state = match job.phase {
             Phase::Done => "done",
             Phase::Cancelled => "cancelled",
@@ -58,7 +70,7 @@ impl Report {
             Phase::Aligning | Phase::Preparing | Phase::Sealing | Phase::Committed => "under_way",
         };
         let seconds = rounded(since.elapsed().as_secs_f64());
-        Self { state, job: JobLine::of(job, committees), happened, seconds }
+        Self { state, job: JobLine::of(job, committees, far), happened, seconds }
     }
 
     fn text(&self) -> String {
@@ -71,7 +83,7 @@ impl Report {
         };
         let mut lines = vec![format!("{}: {state}", self.job.job)];
         lines.extend(self.happened.iter().map(|line| format!("  {line}")));
-        lines.push(format!("  {}: {}", self.job.phase, self.job.progress));
+        lines.push(format!("  {}: {}", self.job.phase, self.job.told()));
         lines.join("\n")
     }
 }
@@ -87,7 +99,8 @@ pub(super) async fn begin(admin: &Admin, asked: &Asked, output: Output) -> Resul
         let happened = vec!["it was decided before".to_owned()];
         return watch(&reader, job.id, (happened, since), asked.wait, output).await;
     }
-    let unheard = answers::unheard(&asked.kind, &shards, &reader.status().await?);
+    let status = reader.status().await?;
+    let unheard = answers::unheard(&asked.kind, &shards, &status);
     answers::silence(&mut shards, &unheard);
     let plan = match plan(&shards.standing, &asked.kind) {
         Ok(plan) => plan,
@@ -95,13 +108,17 @@ pub(super) async fn begin(admin: &Admin, asked: &Asked, output: Output) -> Resul
             let refused = || answers::refused(&asked.kind, reject, &unheard);
             let job = done_before(&shards, &asked.kind, reject).ok_or_else(refused)?;
             let happened = vec!["it was done before".to_owned()];
-            let report = Report::of(job, &shards.standing.committees, happened, since);
+            let far = Far::of(job, &shards.standing.committees, &status, now());
+            let report = Report::of(job, &shards.standing.committees, far, happened, since);
             return output.result(&report, || report.text());
         }
     };
+    if let Some(full) = Room::of(&asked.kind, &shards, &status).and_then(|room| room.refused()) {
+        return Err(full);
+    }
     let org = signer.org(None)?;
     let client = signer.client_of(&org.name).await?;
-    let command = command_of(&asked.kind, plan.on, asked.manual);
+    let command = command_of(&asked.kind, asked.layout(plan.on), asked.manual);
     let (fate, id, phase) = signer.job_command(&client, &org, &command, salt()?, asked.within).await?;
     let happened = vec![format!("command {}, signed by {}", fate.digest, org.name)];
     // Others have to approve: there is nothing to watch.
@@ -129,8 +146,8 @@ pub(super) async fn change(
     let (fate, id, _) = signer.job_command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
     let happened = vec![format!("command {}, signed by {}", fate.digest, org.name)];
     if change == Change::Cancel {
-        let (job, committees) = look(&reader, id).await?;
-        let report = Report::of(&job, &committees, happened, since);
+        let (job, committees, far) = look(&reader, id).await?;
+        let report = Report::of(&job, &committees, far, happened, since);
         return output.result(&report, || report.text());
     }
     watch(&reader, id, (happened, since), wait, output).await
@@ -149,9 +166,12 @@ pub(super) fn refusal(kind: &JobKind, reject: Reject) -> CliError {
     CliError::new(reject.code(), format!("{} {}: {}", kind.name(), shards.join(" "), reject.cause()), reject.fix())
 }
 
-async fn look(client: &Client, id: JobId) -> Result<(Job, Vec<Committee>), CliError> {
+/// A job, the committees in force, and how far it is.
+async fn look(client: &Client, id: JobId) -> Result<(Job, Vec<Committee>, Far), CliError> {
     let job = client.job::<Job>(id).await?.ok_or_else(|| unknown(id))?;
-    Ok((job, committees(client).await?))
+    let committees = committees(client).await?;
+    let far = Far::of(&job, &committees, &client.status().await?, now());
+    Ok((job, committees, far))
 }
 
 /// Watches a job until it has ended, waits for a command, or the time is over; and says what became of it.
@@ -163,19 +183,20 @@ async fn watch(
     output: Output,
 ) -> Result<(), CliError> {
     let mut told = String::new();
-    let (job, committees) = loop {
-        let (job, committees) = look(client, id).await?;
-        let line = progress(&job, &committees);
+    let (job, committees, far) = loop {
+        let (job, committees, far) = look(client, id).await?;
+        let percent = far.percent().map_or_else(String::new, |percent| format!(", {percent} %"));
+        let line = format!("{}{percent}", progress(&job, &committees));
         if line != told {
             output.remark(format!("{:.1} s: {}: {line}", since.elapsed().as_secs_f64(), job.phase.name()));
             told = line;
         }
         if !job.phase.is_open() || waits_for_cut(&job, &committees) || since.elapsed() >= wait {
-            break (job, committees);
+            break (job, committees, far);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
-    let report = Report::of(&job, &committees, happened, since);
+    let report = Report::of(&job, &committees, far, happened, since);
     output.result(&report, || report.text())?;
     match job.phase {
         Phase::Cancelled => Err(came_to_nothing(&job).after_report()),
@@ -231,6 +252,13 @@ mod tests {
             notes: Vec::new(),
             lead: None,
         }
+    }
+
+    #[test]
+    fn a_command_names_the_layout_that_was_seen() {
+        let asked = |on| Asked { kind: SPLIT, on, manual: false, wait: Duration::ZERO, within: 1 };
+        let now = LayoutVersion(4);
+        assert_eq!([None, Some(3), Some(4)].map(|on| asked(on).layout(now).0), [4, 3, 4]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use beacon::jobs::{Job, JobKind, Phase, needed};
 use ledger::{Committee, GroupId, NodeId};
 use serde::Serialize;
 
+use super::far::Far;
 use crate::output::{facts, moment, table};
 
 /// A shard and what it owns.
@@ -43,6 +44,9 @@ pub(super) struct JobLine {
     pub(super) phase: &'static str,
     /// How far it is, in words.
     pub(super) progress: String,
+    /// And in numbers.
+    #[serde(flatten)]
+    far: Far,
     manual: bool,
     by_scale: bool,
     /// The layout that it was planned on, or has changed.
@@ -71,8 +75,8 @@ pub(super) struct Jobs<'a> {
 }
 
 impl JobLine {
-    /// A job, and the committees in force.
-    pub(super) fn of(job: &Job, committees: &[Committee]) -> Self {
+    /// A job, the committees in force, and how far it is by what nodes say.
+    pub(super) fn of(job: &Job, committees: &[Committee], far: Far) -> Self {
         let words = |words: &[(GroupId, NodeId)]| {
             let word = |(group, node): &(GroupId, NodeId)| Word { shard: group.to_string(), node: node.0 };
             words.iter().map(word).collect::<Vec<_>>()
@@ -96,6 +100,7 @@ impl JobLine {
             to,
             phase: job.phase.name(),
             progress: progress(job, committees),
+            far,
             manual: job.manual,
             by_scale: job.by_scale,
             layout: job.on.0,
@@ -123,10 +128,18 @@ impl JobLine {
         }
     }
 
+    /// How far it is, for people: in words and in numbers.
+    pub(super) fn told(&self) -> String {
+        match self.far.text() {
+            Some(far) if self.phase != Phase::Done.name() => format!("{} ({far})", self.progress),
+            _ => self.progress.clone(),
+        }
+    }
+
     /// All of it, for people.
     pub(super) fn in_full(&self) -> String {
-        let mut rows =
-            vec![("what", self.what()), ("phase", self.phase.to_owned()), ("progress", self.progress.clone())];
+        let mut rows = vec![("what", self.what()), ("phase", self.phase.to_owned()), ("progress", self.told())];
+        rows.extend(self.far.copies().map(|copy| ("copy", copy)));
         rows.push(("since", moment(self.since_ms)));
         if let Some(until) = self.until_ms {
             rows.push(("ends by itself", moment(until)));
@@ -159,9 +172,8 @@ pub(super) fn table_of(jobs: &[JobLine]) -> String {
     if jobs.is_empty() {
         return "no job is kept: none is under way, and none has ended lately".to_owned();
     }
-    let rows = jobs
-        .iter()
-        .map(|job| [job.job.clone(), job.what(), job.phase.to_owned(), job.progress.clone(), moment(job.since_ms)]);
+    let rows =
+        jobs.iter().map(|job| [job.job.clone(), job.what(), job.phase.to_owned(), job.told(), moment(job.since_ms)]);
     table(["job", "what", "phase", "progress", "since"], rows)
 }
 
@@ -222,6 +234,7 @@ pub(super) mod tests {
         BitPrefix, ChildShard, Engine, Epoch, Incarnation, JobId, LayoutVersion, Member, OrgId, PublicKey, Reject,
         TimeMs,
     };
+    use proto::v1;
 
     use super::*;
 
@@ -297,17 +310,34 @@ pub(super) mod tests {
     fn a_job_is_told_to_people_and_to_programs() {
         let committees = [committee(SHARD, &[1, 2, 3])];
         let warm = vec![(SHARD, NodeId(2))];
-        let line = JobLine::of(&Job { warm, ..job(SPLIT, Phase::Preparing) }, &committees);
+        let preparing = Job { warm, ..job(SPLIT, Phase::Preparing) };
+        let replica = v1::ReplicaStatus {
+            group: SHARD.0,
+            copied_bytes: 1_500,
+            copying_bytes: 3_000,
+            ..v1::ReplicaStatus::default()
+        };
+        let reply = |node| v1::NodeStatusReply { node, replicas: vec![replica.clone()], ..Default::default() };
+        let status = v1::StatusReply { nodes: [1, 3].map(reply).to_vec(), unreachable: Vec::new() };
+        let line = JobLine::of(&preparing, &committees, Far::of(&preparing, &committees, &status, TimeMs(31_000)));
         let text = line.in_full();
-        for part in ["job-3", "split shard-2 into shard-4 and shard-5", "shard-5 with prefix 11", "shard-2 on node 2"] {
+        for part in [
+            "job-3",
+            "split shard-2 into shard-4 and shard-5",
+            "shard-5 with prefix 11",
+            "shard-2 on node 2",
+            "ready: shard-2 1 of 3 (50 %, about 30 s to go)",
+            "shard-2 on node 3: 1,500 of about 3,000 bytes",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let json = serde_json::to_value(&line).unwrap();
         assert_eq!((&json["job"], &json["phase"]), (&"job-3".into(), &"preparing".into()));
         assert_eq!((&json["warm"][0]["node"], &json["children"][1]["prefix"]), (&2.into(), &"11".into()));
         assert!(json.get("reason").is_none());
+        assert_eq!((&json["percent"], &json["eta_seconds"]), (&50.into(), &30.into()));
         let moves = JobKind::Move { group: SHARD, from: NodeId(1), to: NodeId(6) };
-        let other = JobLine::of(&job(moves, Phase::Done), &committees);
+        let other = JobLine::of(&job(moves, Phase::Done), &committees, Far::default());
         assert_eq!(other.what(), "move shard-2 from node 1 to node 6");
         let table = table_of(&[line, other]);
         assert!(table.contains("preparing") && table.contains("done"), "{table}");

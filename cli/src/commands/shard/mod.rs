@@ -2,10 +2,12 @@
 //! the beacon's: these commands ask for it, watch it, and can be given again.
 
 mod answers;
+mod far;
 mod job;
 mod lines;
 mod ls;
 pub(super) mod plan;
+mod room;
 mod scale;
 
 use std::time::Duration;
@@ -14,9 +16,11 @@ use beacon::jobs::JobKind;
 use beacon::{BeaconCommand, Shards};
 use ledger::{GroupId, GroupKind, JobId, NodeId};
 
+use self::far::Far;
 use self::job::{Asked, Change};
 use self::lines::JobLine;
 use super::context::{Context, id};
+use super::signer::now;
 use crate::args::{PlanShard, Seat, Shard};
 use crate::error::CliError;
 use crate::output::Output;
@@ -35,17 +39,17 @@ pub(super) async fn run(args: Shard, output: Output) -> Result<(), CliError> {
         }
         Shard::Split { admin, shard, how } => {
             let wait = Duration::from_secs(how.wait);
-            let asked = Asked { kind: split(&shard)?, manual: how.manual, wait, within: how.within };
+            let asked = Asked { kind: split(&shard)?, on: how.on, manual: how.manual, wait, within: how.within };
             job::begin(&admin, &asked, output).await
         }
         Shard::Merge { admin, left, right, how } => {
             let wait = Duration::from_secs(how.wait);
-            let asked = Asked { kind: merge(&left, &right)?, manual: how.manual, wait, within: how.within };
+            let asked = Asked { kind: merge(&left, &right)?, on: how.on, manual: how.manual, wait, within: how.within };
             job::begin(&admin, &asked, output).await
         }
-        Shard::Move { admin, shard, seat, wait, within } => {
+        Shard::Move { admin, shard, seat, on, wait, within } => {
             let wait = Duration::from_secs(wait);
-            let asked = Asked { kind: moving(&shard, seat)?, manual: false, wait, within };
+            let asked = Asked { kind: moving(&shard, seat)?, on, manual: false, wait, within };
             job::begin(&admin, &asked, output).await
         }
         Shard::Status { target, job } => status(&Context::new(&target)?, job.as_deref(), output).await,
@@ -99,9 +103,12 @@ fn unknown(job: JobId) -> CliError {
 
 async fn status(context: &Context, job: Option<&str>, output: Output) -> Result<(), CliError> {
     let wanted = job.map(named).transpose()?;
-    let shards: Shards = context.client().await?.shards().await?;
+    let client = context.client().await?;
+    let shards: Shards = client.shards().await?;
+    let (status, committees) = (client.status().await?, &shards.standing.committees);
     let chosen = shards.jobs().filter(|job| wanted.is_none_or(|wanted| job.id == wanted));
-    let jobs: Vec<JobLine> = chosen.map(|job| JobLine::of(job, &shards.standing.committees)).collect();
+    let line = |job| JobLine::of(job, committees, Far::of(job, committees, &status, now()));
+    let jobs: Vec<JobLine> = chosen.map(line).collect();
     match (wanted, &jobs[..]) {
         (Some(wanted), []) => Err(unknown(wanted)),
         (Some(_), [one, ..]) => output.result(one, || one.in_full()),

@@ -11,13 +11,19 @@ use proto::v1;
 use serde::Serialize;
 
 use super::answers;
+use super::room::{MOVE_FULL, Room, least_free};
 use crate::commands::context::Context;
 use crate::commands::signer::Orgs;
 use crate::error::CliError;
 use crate::output::{Output, facts, grouped, table};
 
-/// What stands still for at least: a block is begun, and certified.
-const PAUSE_LEAST: Duration = Duration::from_millis(20);
+/// What a cut stands still for beside its rounds: the last block is made durable, hashed and certified, the beacon commits,
+/// and the copies become first states, made durable. What was measured with 1,000,000 accounts on two cores that carry all
+/// nodes and payers (`bench --reshape`, docs/performance.md): 0.26 and 0.43 s in the middle, 0.51 s at worst. A machine that
+/// carries less is quicker.
+const CUT: Duration = Duration::from_millis(320);
+/// The same of a join, of which two last blocks are waited for, and twice as much is made durable: 0.40 and 0.51 s.
+const JOIN: Duration = Duration::from_millis(420);
 /// Rounds between nodes from the seal to the first block of a child.
 const ROUNDS: u32 = 3;
 /// How often a round is measured; the shortest counts.
@@ -32,7 +38,8 @@ pub(in crate::commands) struct Size {
     /// Bytes of its database, by the replica that has most; where none says, as its leader reports them while scaling is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) bytes: Option<u64>,
-    /// Transactions a second, as its leader reports them.
+    /// Transactions a second, the middle of what its replicas say of lately; where none answers, as the beacon has it while
+    /// scaling is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) tps: Option<u32>,
 }
@@ -42,11 +49,15 @@ impl Size {
         let replicas = || status.nodes.iter().flat_map(|node| &node.replicas).filter(move |one| one.group == group.0);
         let counted = replicas().map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
         let stored = replicas().map(|replica| replica.state_bytes).max().filter(|bytes| *bytes > 0);
+        let mut rates: Vec<u32> =
+            replicas().filter(|replica| replica.stopped.is_empty()).map(|replica| replica.tps).collect();
+        rates.sort_unstable();
+        let middle = rates.get(rates.len() / 2).copied();
         let load = shards.loads.iter().find(|load| load.group == group).map(|found| found.load);
         Self {
             accounts: counted.or(load.map(|load| load.accounts)),
             bytes: stored.or(load.map(|load| load.bytes)),
-            tps: load.map(|load| load.tps),
+            tps: middle.or(load.map(|load| load.tps)),
         }
     }
 
@@ -101,9 +112,13 @@ struct Report {
     /// How long nothing is taken, about; none where a seat moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pause_ms: Option<u64>,
-    /// Bytes that it takes of each disk at first; none where they are not known.
+    /// Bytes that it takes of each disk at most, until what both have is given back; none where they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_bytes: Option<u64>,
+    /// What the node that takes the seat may still write, else the one of those behind it that may write least; none where
+    /// they do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_bytes: Option<u64>,
     /// The code of why it cannot be.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'static str>,
@@ -131,21 +146,27 @@ impl Report {
         let now = standing.committees.iter().find(|committee| Some(committee.group) == first);
         let plan = found.as_ref().ok();
         let committee = plan.map(|plan| &plan.committee).or(now);
-        let ends = !kind.parents().is_empty();
-        let pause = facts.round.filter(|_| ends).map(|round| PAUSE_LEAST + round * ROUNDS);
+        let members: Vec<u32> =
+            committee.map_or_else(Vec::new, |found| found.members.iter().map(|member| member.node.0).collect());
+        let takes = match kind {
+            JobKind::Move { to, .. } => vec![to.0],
+            JobKind::Split { .. } | JobKind::Merge { .. } => members.clone(),
+        };
+        let full = Room::of(kind, facts.shards, facts.status).filter(Room::lacks).map(|_| MOVE_FULL);
+        let pause = facts.round.zip(least_pause(kind)).map(|(round, least)| least + round * ROUNDS);
         Self {
             kind: kind.name(),
             layout: standing.layout.version.0,
             children: plan.map_or_else(Vec::new, |plan| children(plan, &shards)),
-            members: committee
-                .map_or_else(Vec::new, |found| found.members.iter().map(|member| member.node.0).collect()),
+            members,
             decide: committee.map_or(0, |found| usize::from(found.threshold)),
             tolerates: committee.map_or(0, |found| found.engine.tolerated(found.members.len())),
             orgs: committee.map_or_else(Vec::new, |found| by_org(found, facts.orgs)),
             aligns: plan.is_some_and(|plan| plan.aligns),
             pause_ms: pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
             disk_bytes: disk_bytes(kind, &shards),
-            refusal: found.as_ref().err().map(|reject| reject.code()),
+            free_bytes: least_free(&takes, facts.status),
+            refusal: found.as_ref().err().map(|reject| reject.code()).or(full),
             shards,
         }
     }
@@ -166,12 +187,22 @@ fn children(plan: &Plan, parents: &[ShardLine]) -> Vec<ChildLine> {
     plan.children.iter().map(child).collect()
 }
 
-/// At first a copy shares the files of its parent; what is brought in from the right half is written anew.
+/// What stands still for at least; nothing does where a seat moves.
+fn least_pause(kind: &JobKind) -> Option<Duration> {
+    match kind {
+        JobKind::Split { .. } => Some(CUT),
+        JobKind::Merge { .. } => Some(JOIN),
+        JobKind::Move { .. } => None,
+    }
+}
+
+/// Copies share the table files of their parent by links. Each half of a cut writes those anew in which the other half lies,
+/// its own part of them, and the shared ones go when both have: until then that is once what the shard has. What is brought
+/// in from the right half is written anew.
 fn disk_bytes(kind: &JobKind, shards: &[ShardLine]) -> Option<u64> {
     match kind {
-        JobKind::Split { .. } => Some(0),
         JobKind::Merge { .. } => shards.get(1).and_then(|right| right.size.bytes),
-        JobKind::Move { .. } => shards.first().and_then(|shard| shard.size.bytes),
+        JobKind::Split { .. } | JobKind::Move { .. } => shards.first().and_then(|shard| shard.size.bytes),
     }
 }
 
@@ -201,7 +232,9 @@ pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Res
     let orgs = Orgs::of(client.genesis());
     let report = Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round });
     output.result(&report, || text(&report))?;
-    found.map(|_| ()).map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())
+    found.map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())?;
+    let full = Room::of(&kind, &shards, &status).and_then(|room| room.refused());
+    full.map_or(Ok(()), |full| Err(full.after_report()))
 }
 
 /// What a question takes that a leader answers for most of its shard: the longest of these shards, each at its best.
@@ -236,7 +269,7 @@ fn text(report: &Report) -> String {
     }
     let nodes: Vec<String> = report.members.iter().map(ToString::to_string).collect();
     let mut rows = vec![
-        ("layout", report.layout.to_string()),
+        ("layout", format!("{0}; a command with '--on {0}' is refused on any other one", report.layout)),
         ("nodes", nodes.join(" ")),
         ("may fail", format!("{} of {}; {} decide", report.tolerates, report.members.len(), report.decide)),
     ];
@@ -251,10 +284,14 @@ fn text(report: &Report) -> String {
         ));
     }
     if let Some(pause) = report.pause_ms {
-        let pause = format!("about {pause} ms, an estimate, and what the last block has changed comes on top");
+        let pause = format!("about {pause} ms, an estimate by what was measured with a million accounts");
         rows.push(("nothing is taken for", pause));
     }
     rows.push(("disk", disk(report)));
+    rows.extend(report.free_bytes.map(|free| {
+        let whose = if report.kind == "move" { "the node that takes the seat" } else { "the fullest of these nodes" };
+        ("free", format!("{} bytes on {whose}", grouped(free.into())))
+    }));
     let end = match report.refusal {
         Some(code) => format!("refused: {code}"),
         None => "nothing was sent".to_owned(),
@@ -264,7 +301,13 @@ fn text(report: &Report) -> String {
 
 fn disk(report: &Report) -> String {
     match (report.kind, report.disk_bytes) {
-        ("split", _) => "nothing at first: copies share their files until these are compacted".to_owned(),
+        ("split", Some(bytes)) => {
+            let bytes = grouped(bytes.into());
+            format!("little at first, then up to {bytes} bytes on each node until both halves have files of their own")
+        }
+        ("split", None) => {
+            "as much as the shard has on each node, until both halves have files of their own".to_owned()
+        }
         ("merge", Some(bytes)) => {
             format!("about {} bytes on each node: the right half is written anew", grouped(bytes.into()))
         }
@@ -356,7 +399,7 @@ pub(super) mod tests {
     #[test]
     fn a_plan_says_what_begins_how_long_it_takes_and_who_may_fail() {
         let split = report(SPLIT, |_| {});
-        assert_eq!((split.refusal, split.pause_ms, split.tolerates), (None, Some(32), 1));
+        assert_eq!((split.refusal, split.pause_ms, split.tolerates), (None, Some(332), 1));
         let text = text(&split);
         for part in [
             "1,000",
@@ -364,8 +407,9 @@ pub(super) mod tests {
             "about 500",
             "1 of 3; 2 decide",
             "org-b has 1 of the nodes; the shard goes on without them",
-            "about 32 ms, an estimate",
-            "copies share their files",
+            "about 332 ms, an estimate",
+            "as much as the shard has on each node",
+            "'--on 1' is refused on any other one",
             "nothing was sent",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
@@ -379,6 +423,7 @@ pub(super) mod tests {
     fn a_merge_counts_both_and_writes_the_right_one_anew() {
         let merge = report(MERGE, |_| {});
         assert_eq!((merge.children[0].accounts, merge.disk_bytes), (Some(1_990), Some(5_000)));
+        assert_eq!(merge.pause_ms, Some(432));
         assert!(text(&merge).contains("about 5,000 bytes on each node"));
         // An organisation with too many nodes is named.
         let alone = report(MERGE, |shards| {
@@ -400,10 +445,42 @@ pub(super) mod tests {
         let (mut shards, mut status) = scene();
         shards.loads.clear();
         let nodes = status.nodes.iter_mut().flat_map(|node| &mut node.replicas);
-        nodes.zip([6_000, 7_000, 0]).for_each(|(replica, bytes)| replica.state_bytes = bytes);
+        nodes.zip([(6_000, 7), (7_000, 900), (0, 8)]).for_each(|(replica, (bytes, tps))| {
+            (replica.state_bytes, replica.tps) = (bytes, tps);
+        });
         let size = Size::of(ZERO, &shards, &status);
-        assert_eq!(size, Size { accounts: Some(1_000), bytes: Some(7_000), tps: None });
+        assert_eq!(size, Size { accounts: Some(1_000), bytes: Some(7_000), tps: Some(8) }, "the middle of the rates");
+        let found = plan(&shards.standing, &SPLIT);
+        let (orgs, round) = (Orgs::named(&["org-a", "org-b", "org-c"]), Some(Duration::from_millis(10)));
+        let split = Report::of(&SPLIT, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round });
+        assert_eq!((split.pause_ms, split.disk_bytes), (Some(350), Some(7_000)));
+        assert!(text(&split).contains("up to 7,000 bytes on each node until both halves"));
         assert_eq!(Size::of(ONE, &shards, &status), Size::default(), "none of its replicas answers");
+    }
+
+    #[test]
+    fn a_plan_tells_what_is_free_and_refuses_a_node_without_room() {
+        let (shards, mut status) = scene();
+        status.nodes[0].replicas[0].state_bytes = 7_000;
+        let disk = |node, disk_free_bytes| v1::NodeStatusReply {
+            node,
+            disk_free_bytes,
+            disk_size_bytes: 32_000,
+            ..v1::NodeStatusReply::default()
+        };
+        status.nodes.extend([disk(2, 900), disk(3, 800), disk(4, 14_000)]);
+        let orgs = Orgs::named(&["org-a", "org-b", "org-c"]);
+        let report = |kind: JobKind| {
+            let found = plan(&shards.standing, &kind);
+            Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round: None })
+        };
+        let split = report(SPLIT);
+        assert_eq!((split.free_bytes, split.refusal), (Some(800), None));
+        assert!(text(&split).contains("800 bytes on the fullest of these nodes"));
+        let moves = report(JobKind::Move { group: ZERO, from: NodeId(1), to: NodeId(4) });
+        assert_eq!((moves.free_bytes, moves.refusal), (Some(14_000), Some(MOVE_FULL)));
+        let text = text(&moves);
+        assert!(text.contains("14,000 bytes on the node that takes the seat") && text.contains("refused: move_full"));
     }
 
     /// Each by its code, as the beacon would refuse it.

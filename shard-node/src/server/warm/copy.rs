@@ -203,6 +203,7 @@ impl OneCopy {
             child,
             steps,
             |range, limit| db.sweep(range, limit),
+            |range| db.disk_bytes(range),
             under(schema::STATE, prefix),
             |key, value| {
                 if counted.contains(key) {
@@ -306,11 +307,12 @@ fn go_on(group: GroupId, steps: &mut Steps<'_>) -> Result<(), CopyError> {
     if steps.next() { Ok(()) } else { Err(CopyError::Behind(group)) }
 }
 
-/// Reads all pairs of a range, some in each step.
+/// Reads all pairs of a range, some in each step. `size` says how many bytes a part of it takes on the disk.
 fn pairs(
     group: GroupId,
     steps: &mut Steps<'_>,
     scan: impl Fn(KeyRange, usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>,
+    size: impl Fn(&KeyRange) -> Result<u64, StorageError>,
     mut range: KeyRange,
     mut each: impl FnMut(&[u8], &Bytes) -> Result<(), CopyError>,
 ) -> Result<(), CopyError> {
@@ -319,11 +321,16 @@ fn pairs(
         for (key, value) in &part {
             each(&key[..], value)?;
         }
+        let next = part.last().filter(|_| part.len() == CHUNK).map(|(last, _)| {
+            let mut next = last.to_vec();
+            next.push(0);
+            Bytes::from(next)
+        });
+        let end = next.clone().or_else(|| range.end.clone());
+        steps.read(size(&KeyRange { start: range.start.clone(), end })?);
         go_on(group, steps)?;
-        let Some((last, _)) = part.last().filter(|_| part.len() == CHUNK) else { return Ok(()) };
-        let mut next = last.to_vec();
-        next.push(0);
-        range.start = Bytes::from(next);
+        let Some(next) = next else { return Ok(()) };
+        range.start = next;
     }
 }
 
@@ -385,6 +392,7 @@ impl Copies {
         let first = record::folder(&place.data_dir, records.first().ok_or(CopyError::Parent(groups[0]))?.0);
         let received = first.join("received");
         parents[0].db()?.checkpoint(&received)?;
+        steps.begin(to_read(job, parents)?);
         let branch = |child: GroupId| {
             let root = record::folder(&place.data_dir, child).join("state");
             let identities = (place.identity(groups[0]), place.identity(child));
@@ -572,6 +580,23 @@ impl Copies {
     }
 }
 
+/// Bytes on the disk that making the copies reads, about: what is undecided, all of a right parent, and every leaf of each
+/// copy.
+fn to_read(job: &Job, parents: &[Parent]) -> Result<u64, CopyError> {
+    let mut bytes = 0u64;
+    for (number, parent) in parents.iter().enumerate() {
+        let db = parent.db()?;
+        if number > 0 {
+            bytes += db.disk_bytes(&KeyRange::all())?;
+        }
+        for child in &job.children {
+            let undecided = if number > 0 { 0 } else { db.disk_bytes(&KeyRange::prefix(&[schema::PREPARED]))? };
+            bytes += undecided + db.disk_bytes(&under(schema::STATE, child.prefix))?;
+        }
+    }
+    Ok(bytes)
+}
+
 /// The right one of two parents that are joined.
 fn beside<'a>(group: GroupId, origins: &'a [Option<Origin>; 2], left: &'a dyn StateReader) -> Right<'a> {
     Right { group, origin: origins[1].as_ref(), left_origin: origins[0].as_ref(), left }
@@ -580,7 +605,8 @@ fn beside<'a>(group: GroupId, origins: &'a [Option<Origin>; 2], left: &'a dyn St
 /// Lets a count take the transactions that are undecided.
 fn undecided(group: GroupId, db: &StateDb, count: &mut Count, steps: &mut Steps<'_>) -> Result<(), CopyError> {
     let records = KeyRange::prefix(&[schema::PREPARED]);
-    pairs(group, steps, |range, limit| db.sweep(range, limit), records, |key, value| count.pair(key, value))
+    let (sweep, size) = (|range, limit| db.sweep(range, limit), |range: &KeyRange| db.disk_bytes(range));
+    pairs(group, steps, sweep, size, records, |key, value| count.pair(key, value))
 }
 
 /// Pairs of the right parent on their way into a copy of the left one.
@@ -644,6 +670,7 @@ fn join(
         right.group,
         steps,
         |range, limit| view.0.sweep(range, limit),
+        |range| right_db.disk_bytes(range),
         KeyRange::all(),
         |key, value| {
             counts[1].pair(key, value)?;

@@ -13,6 +13,7 @@ use crate::server::followers::{Following, Room, Waiting};
 use crate::server::group::FIRST_JOIN;
 use crate::server::replica::{Committing, Files, Known, Replica};
 use crate::server::testing::resources;
+use crate::server::warm::progress::Copied;
 
 const NODE: NodeId = NodeId(1);
 
@@ -154,6 +155,32 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
         let (_, share) = opened.expect("its tree has the root of its first block");
         assert_eq!(share.stand.lock().accounts, born[&child].accounts);
     }
+}
+
+/// The measure is one for each key.
+#[test]
+fn what_is_read_is_noted_part_by_part() {
+    let all = 2 * CHUNK as u64 + 7;
+    let keys: Vec<Bytes> = (0..all).map(|key| Bytes::copy_from_slice(&key.to_be_bytes())).collect();
+    let within = |range: &KeyRange| keys.iter().filter(|key| range.contains(key)).cloned().collect::<Vec<_>>();
+    let scan = |range: KeyRange, limit: usize| -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        Ok(within(&range).into_iter().take(limit).map(|key| (key, Bytes::new())).collect())
+    };
+    let size = |range: &KeyRange| -> Result<u64, StorageError> { Ok(within(range).len() as u64) };
+    let copied = Copied::default();
+    let mut steps = Steps::in_one_go(&|| false).noting(&copied);
+    steps.begin(all);
+    let (mut seen, mut noted) = (0, Vec::new());
+    let each = |_: &[u8], _: &Bytes| {
+        if seen % CHUNK == 0 {
+            noted.push(copied.so_far().0);
+        }
+        seen += 1;
+        Ok(())
+    };
+    pairs(SHARD, &mut steps, scan, size, KeyRange::all(), each).expect("all are read");
+    assert_eq!(noted, [0, CHUNK as u64, 2 * CHUNK as u64]);
+    assert_eq!(copied.so_far(), (all, all));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod certified;
 mod copy;
 mod count;
 mod pace;
+mod progress;
 pub mod record;
 mod reports;
 mod unflushed;
@@ -20,6 +21,7 @@ mod unflushed;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,7 @@ use self::aside::aside;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
 use self::pace::{Pace, Steps};
+use self::progress::Copied;
 use self::record::Record;
 use self::reports::Reports;
 use self::unflushed::unflushed_max;
@@ -71,6 +74,8 @@ struct Making {
     /// Since when the job waits for its copies.
     since: Instant,
     room: Room,
+    /// How far making them is.
+    copied: Copied,
     stage: Mutex<Stage>,
     stop: CancellationToken,
     /// The thread has ended, and holds no file any more.
@@ -195,12 +200,18 @@ impl Warm {
                 reports.say(context, view, group, said);
             }
         }
-        let mut warm = BTreeMap::new();
+        let (mut warm, mut copied, now) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+        let mut rates = self.hosted.rates.lock();
+        rates.retain(|group| groups.contains_key(&group));
         for handle in groups.values() {
+            rates.look(handle.group, now, handle.share.transactions.load(Ordering::Relaxed));
             reports.load(context, view, handle);
             warm.extend(self.ready_for(handle.group).map(|job| (handle.group, job)));
+            copied.extend(self.copied_of(handle.group).map(|so_far| (handle.group, so_far)));
         }
+        drop(rates);
         *self.hosted.warm.write() = warm;
+        *self.hosted.copied.write() = copied;
     }
 
     /// The job for which copies of a shard are ready here.
@@ -209,6 +220,13 @@ impl Warm {
         let of_parent = |making: &&Arc<Making>| making.job.kind.parents().contains(&parent);
         let mut ready = running.values().filter(of_parent).filter(|making| making.is_ready());
         ready.next().map(|making| making.job.id)
+    }
+
+    /// How far the copies are that are made of a shard here.
+    fn copied_of(&self, parent: GroupId) -> Option<(u64, u64)> {
+        let running = self.running.lock();
+        let of_parent = |making: &&Arc<Making>| making.job.kind.parents().contains(&parent);
+        running.values().find(of_parent).map(|making| making.copied.so_far())
     }
 
     fn ready(&self, job: &Job) -> bool {
@@ -221,7 +239,8 @@ impl Warm {
         tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
         let stop = self.hosted.context.stop.child_token();
         let (since, stage) = (waits_since(job.since_ms, time, Instant::now()), Mutex::new(Stage::Making));
-        let making = Making { job, since, room: self.room.clone(), stage, stop, ended: CancellationToken::new() };
+        let (room, copied, ended) = (self.room.clone(), Copied::default(), CancellationToken::new());
+        let making = Making { job, since, room, copied, stage, stop, ended };
         let making = Arc::new(making);
         let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
         let keeping = Arc::clone(&making);
@@ -342,7 +361,8 @@ impl Making {
         // The end that is followed goes along, and comes back: it is one thread's.
         let make = |following: Following| {
             let pace = Pace { since: self.since, late: &late, filled: &filled };
-            let mut steps = if waits { Steps::paced(pace, &over) } else { Steps::in_one_go(&over) };
+            let steps = if waits { Steps::paced(pace, &over) } else { Steps::in_one_go(&over) };
+            let mut steps = steps.noting(&self.copied);
             steps.wait(turn);
             let mut copies = Copies::make(place, &self.job, &parents, &mut steps)?;
             catch_up(&mut copies, &parents, &following, &mut steps)?;
@@ -419,7 +439,7 @@ fn catch_up(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::progress::Copied;
+
 /// A copy takes one part of so many of a core, at first.
 const PARTS: u32 = 32;
 /// For how long that is so. A state of a million accounts is done by then.
@@ -100,6 +102,8 @@ pub struct Steps<'a> {
     /// What all steps have used.
     total: Duration,
     gains: Gains,
+    /// Where it is noted how far they are.
+    copied: Option<&'a Copied>,
 }
 
 /// Whether whoever takes what is written meanwhile comes nearer to its end, and how much less it rests until it does. At a
@@ -148,6 +152,27 @@ impl<'a> Steps<'a> {
             last: used[0],
             total: Duration::ZERO,
             gains: Gains::FIRST,
+            copied: None,
+        }
+    }
+
+    /// The same, noting how far they are.
+    #[must_use]
+    pub fn noting(self, copied: &'a Copied) -> Self {
+        Self { copied: Some(copied), ..self }
+    }
+
+    /// There are about so many bytes to read.
+    pub fn begin(&self, bytes: u64) {
+        if let Some(copied) = self.copied {
+            copied.begin(bytes);
+        }
+    }
+
+    /// So many of them are read.
+    pub fn read(&self, bytes: u64) {
+        if let Some(copied) = self.copied {
+            copied.read(bytes);
         }
     }
 
