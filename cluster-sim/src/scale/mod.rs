@@ -20,12 +20,10 @@ mod world;
 use std::sync::Arc;
 use std::thread;
 
-use beacon::audit::GroupAudit;
-use beacon::audit::trail::audited_key;
 use cross_shard::Message;
 use ledger::AccountRecord;
 use ledger::genesis::VerifyMode;
-use ledger::ids::{GroupId, Height};
+use ledger::ids::GroupId;
 use ledger::schema;
 use shard_node::core::driver::credits_wait_ms;
 
@@ -274,17 +272,12 @@ impl Finished {
         if all == begun { Ok(()) } else { Err(format!("there are {all} of {begun} units")) }
     }
 
-    /// How far the beacon has audited a shard; none where it has seen no header of it.
-    fn audited(&self, shard: GroupId) -> Result<Option<Height>, String> {
-        let beacon = self.groups.iter().find(|group| group.id == GroupId::BEACON).ok_or("there is no beacon")?;
-        Ok(value::<GroupAudit>(beacon, &audited_key(shard))?.map(|audit| audit.height))
-    }
-
     /// Blocks of a shard that the beacon has not audited, of the one that has most of them.
     fn behind_blocks(&self) -> Result<u64, String> {
+        let beacon = self.groups.iter().find(|group| group.id == GroupId::BEACON).ok_or("there is no beacon")?;
         let mut most = 0;
         for group in self.groups.iter().filter(|group| group.id != GroupId::BEACON) {
-            let (done, audited) = (group.root().0.0, self.audited(group.id)?);
+            let (done, audited) = (group.root().0.0, beacon.audited(group.id)?);
             most = most.max(audited.map_or(done + 1, |audited| done - audited.0));
         }
         Ok(most)

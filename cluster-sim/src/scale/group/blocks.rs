@@ -24,6 +24,7 @@ use shard_node::core::peer::PeerMessage;
 use shard_node::core::records::ReceiptPlace;
 
 use crate::scale::group::payments::Paid;
+use crate::scale::group::trails::Audited;
 use crate::scale::group::{Event, Group, is_read};
 use crate::scale::load::counted;
 use crate::scale::model::{Ns, Work};
@@ -94,9 +95,13 @@ impl Group {
         }
         let trails = trails(&commands, &block.outcomes);
         let cost = self.cost(&block, &commands, &trails);
-        self.note(now, &block, entry, &trails);
-        let taken = trails.iter().filter(|trail| trail.taken).map(|trail| audited_key(trail.group));
-        let audited = taken.filter_map(|key| self.state.get(&key).cloned().map(|record| (key, record))).collect();
+        self.note(now, &block, entry);
+        let mut audited = Audited::default();
+        for trail in trails.iter().filter(|trail| trail.taken) {
+            let key = audited_key(trail.group);
+            audited.records.extend(self.state.get(&key).cloned().map(|record| (key, record)));
+            audited.headers += trail.headers;
+        }
         let done = self.execute_everywhere(now, &cost);
         self.attested(block.header.height, block.header_hash, &done);
         let at = done[self.seats.leader];
@@ -104,14 +109,13 @@ impl Group {
         Ok(())
     }
 
-    fn note(&mut self, now: Ns, block: &ExecutedBlock, entry: &Bytes, trails: &[Shown]) {
+    fn note(&mut self, now: Ns, block: &ExecutedBlock, entry: &Bytes) {
         if !self.counts(now) {
             return;
         }
         self.stats.blocks += 1;
         self.stats.commands += block.outcomes.len() as u64;
         self.stats.command_bytes += entry.len() as u64;
-        self.stats.headers += trails.iter().filter(|trail| trail.taken).map(|trail| trail.headers).sum::<u64>();
         let ignored = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Ignored(_)));
         self.stats.ignored += ignored.count() as u64;
     }
@@ -122,9 +126,11 @@ impl Group {
         let written: BTreeSet<GroupId> = block.mail.iter().map(|mail| mail.dest).collect();
         let acked = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Acked(..)));
         let changed = (written.len() + block.cursors.len() + acked.count()) as u64;
-        // One that does not lead on from what is audited costs nearly as much.
-        let audit =
-            |trail: &Shown| constants.audit(trail.headers, trail.streams) + constants.certificate(trail.signatures);
+        // One that does not lead on from what is audited is refused as soon as its headers are hashed.
+        let audit = |trail: &Shown| match trail.taken {
+            true => constants.audit(trail.headers, trail.streams) + constants.certificate(trail.signatures),
+            false => constants.audit(trail.headers, 0),
+        };
         let mut cost = Cost {
             execute: constants.block_ns,
             audits: trails.iter().map(audit).sum(),

@@ -32,7 +32,7 @@ use shard_node::core::peer::PeerMessage;
 use crate::scale::Times;
 use crate::scale::cluster::{Beginning, CREATED_MS, Directory, Seats};
 use crate::scale::group::payments::{Paid, Waiting};
-use crate::scale::group::trails::Chain;
+use crate::scale::group::trails::{Audited, Chain};
 use crate::scale::load::{Clients, counted, payment};
 use crate::scale::model::{Constants, Latencies, MS, Ns, Share, Work};
 use crate::scale::report::Stats;
@@ -92,8 +92,7 @@ enum Event {
         id: u64,
         block: Box<ExecutedBlock>,
         payments: Vec<Paid>,
-        /// Records of the audit that it has changed.
-        audited: Vec<(Vec<u8>, Bytes)>,
+        audited: Audited,
     },
     /// The leader has checked the signatures of a block: at ingest, all of them.
     Checked(Height),
@@ -280,7 +279,7 @@ impl Group {
             Event::Peer { from, member, message } => self.drive(now, member, Input::Peer { from, message }),
             Event::Ordered { id, entry } => self.ordered(now, id, &entry),
             Event::Applied { id, block, payments, audited } => {
-                self.audited.extend(audited);
+                self.take_audited(now, audited);
                 self.applied(now, id, *block, &payments)
             }
             Event::Checked(height) => self.drive(now, leader, Input::Verified { height, valid: true }),

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 
 use beacon::AuditEntry;
+use beacon::audit::trail::audited;
 use bytes::Bytes;
 use cross_shard::StreamLeaf;
 use ledger::Signature;
 use ledger::certificate::Certificate;
 use ledger::ids::{GroupId, Height, NodeId};
 use ledger::schema;
-use ledger::view::{ReadFault, StateReader};
+use ledger::view::{ReadFault, StateReader, View};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::executor::ExecutedBlock;
 use shard_node::core::peer::PeerMessage;
@@ -150,7 +151,23 @@ impl StateReader for Chain {
     }
 }
 
+/// What a block of the beacon has audited.
+#[derive(Default)]
+pub(super) struct Audited {
+    /// How far shards are audited now, by key.
+    pub(super) records: Vec<(Vec<u8>, Bytes)>,
+    pub(super) headers: u64,
+}
+
 impl Group {
+    /// In the beacon: its leader has executed a block.
+    pub(super) fn take_audited(&mut self, now: Ns, audited: Audited) {
+        self.audited.extend(audited.records);
+        if self.counts(now) {
+            self.stats.headers += audited.headers;
+        }
+    }
+
     /// In the beacon: asks the node that has shown a certificate for the headers that are missing.
     pub(super) fn ask_trail(
         &mut self,
@@ -185,7 +202,14 @@ impl Group {
         Ok(())
     }
 
-    /// Blocks that wait for the audit.
+    /// Of the beacon: how far it has audited a shard; none where it has taken no trail of it.
+    pub(in crate::scale) fn audited(&self, shard: GroupId) -> Result<Option<Height>, String> {
+        let mut view = View::new(&self.audited);
+        let audit = audited(&mut view, shard);
+        view.fault().map_or(Ok(audit.map(|audit| audit.height)), |fault| Err(fault.to_string()))
+    }
+
+    /// Blocks that are kept for the audit.
     #[cfg(test)]
     pub(in crate::scale) fn kept(&self) -> usize {
         self.chain.blocks.len()
