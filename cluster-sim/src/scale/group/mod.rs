@@ -2,8 +2,8 @@
 //! that comes after a modelled time and processors that take a modelled time for everything.
 //!
 //! `payments` is what happens to payments until they are in an entry and when they have a receipt, `blocks` what happens
-//! to the entry, `post` what happens to messages, `trails` what the audit is shown. Whatever comes from another group came at least one hop ago, so groups
-//! can go a step ahead on their own: see [`super::world`].
+//! to the entry, `post` what happens to messages, `trails` what the audit is shown. Whatever comes from another group came
+//! at least one hop ago, so groups can go a step ahead on their own: see [`super::world`].
 
 mod blocks;
 mod payments;
