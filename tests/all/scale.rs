@@ -21,7 +21,18 @@ fn four_shards_by_constants_of_this_machine() {
     let measured = seamark(&["bench", "--constants", "--json"]);
     assert!(measured.status.success());
     let costs = json(&measured);
-    for cost in ["route_ns", "verify_ns", "execute_ns", "tree_ns", "block_ns", "sign_ns", "check_ns", "message_ns"] {
+    for cost in [
+        "route_ns",
+        "verify_ns",
+        "execute_ns",
+        "tree_ns",
+        "block_ns",
+        "sign_ns",
+        "check_ns",
+        "message_ns",
+        "audit_ns",
+        "audit_stream_ns",
+    ] {
         assert!(costs[cost].as_u64().is_some_and(|ns| ns > 0), "{cost}: {costs}");
     }
     std::fs::write(&constants, &measured.stdout).unwrap();
@@ -38,6 +49,11 @@ fn four_shards_by_constants_of_this_machine() {
     let of = |field: &str| rows.iter().map(|row| row[field].as_u64().unwrap()).collect::<Vec<u64>>();
     assert_eq!((of("shards"), of("nodes"), of("refused")), (vec![1, 2, 4], vec![4, 8, 16], vec![0, 0, 0]));
     assert!(of("payments").iter().all(|payments| *payments > 0), "{report}");
+    assert!(
+        rows.iter().all(|row| row["beacon"]["behind_blocks"].as_u64().is_some_and(|blocks| blocks < 256)),
+        "{report}"
+    );
+    assert!(report["beacon_spread"].is_null(), "no cluster has 8 shards: {report}");
     assert!(of("crossing")[0] == 0 && of("crossing")[2] > 0, "{report}");
     assert_eq!(rows[0]["efficiency"], 1.0);
     assert!(std::fs::read_to_string(chart).unwrap().contains("Efficiency"));
@@ -55,6 +71,7 @@ fn what_cannot_be_studied_is_refused() {
     for (args, code) in [
         (&["sim", "--scale", "--nodes", "2", "--replicas", "64", "--shards", "1", "--cores", "0"][..], "scale_cores"),
         (&["sim", "--shards", "9"][..], "sim_size"),
+        (&["sim", "--scale", "--shards", "8", "--beacon-spread-at-most", "2"][..], "scale_spread"),
         (&["sim", "--scale", "--constants", "/dev/null"][..], "bench_constants"),
     ] {
         let refused = seamark(&[&["--json"], args].concat());

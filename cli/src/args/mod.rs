@@ -787,6 +787,7 @@ mod tests {
         for wrong in [
             "sim --seed 1 --seeds 2",
             "sim --cross 10",
+            "sim --beacon-spread-at-most 2",
             "sim --scale --local-every 0",
             "sim --local-every 4",
             "sim --scale --seeds 2",

@@ -56,4 +56,9 @@ pub struct SimScale {
     /// Fail when the efficiency of the largest cluster is less than this
     #[arg(long, value_name = "RATIO", requires = "scale")]
     pub efficiency_at_least: Option<f64>,
+    /// Fail when, of clusters with at least 8 shards, the one in which the beacon works most for each shard has more than so
+    /// many times the processor time of the one in which it works least, or when the beacon does not keep up with the audit in
+    /// one of them. With fewer shards, what each of its blocks costs falls on few
+    #[arg(long, value_name = "RATIO", requires = "scale")]
+    pub beacon_spread_at_most: Option<f64>,
 }

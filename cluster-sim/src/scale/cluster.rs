@@ -10,6 +10,7 @@ use beacon::genesis::{committees_of, first_groups};
 use bytes::Bytes;
 use ledger::asset::{AssetDef, AssetSpec};
 use ledger::committee::Engine;
+use ledger::flow::FlowLine;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{Address, AssetId, ClusterId, GroupId, NodeId, OrgId, TimeMs};
@@ -210,6 +211,9 @@ fn with_accounts(
 ) -> Result<Beginning, String> {
     let Beginning { mut state, mut tree, mut applied } = begun;
     if let Some(asset) = asset {
+        let total = BALANCE * accounts.len() as u128;
+        // The audit adds up from nothing: what is there was made in block 0.
+        header.value_flow = vec![FlowLine { asset: asset.id, closing: total, minted: total, ..FlowLine::default() }];
         for account in accounts {
             let record = AccountRecord {
                 auth: Some(account.auth.clone()),
@@ -219,7 +223,7 @@ fn with_accounts(
             state.insert(schema::account(&account.address), encoded(&record));
         }
         state.insert(schema::asset(&asset.id), encoded(asset));
-        state.insert(schema::total(&asset.id), encoded(&(BALANCE * accounts.len() as u128)));
+        state.insert(schema::total(&asset.id), encoded(&total));
     }
     let leaves = state.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, Some(value_hash(value)))));
     tree.apply(leaves).map_err(|error| error.to_string())?;

@@ -4,6 +4,8 @@
 //! Of several rounds the fastest counts, since whatever else the machine does only adds to a round. What a node does
 //! besides is not measured, and not part of the model: sockets and TLS, the log and the database.
 
+mod audit;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
@@ -59,7 +61,7 @@ pub type Clock<'a> = &'a dyn Fn() -> u64;
 pub fn measure(clock: Clock<'_>) -> Result<Constants, String> {
     let shape = Shape { shards: 1, nodes: 5, replicas: 5, accounts: ACCOUNTS, verify: VerifyMode::Ingest, seed: 1 };
     let directory = Directory::new(&shape)?;
-    let mut group = Bench::new(&directory)?;
+    let mut group = Bench::new(&directory, HOME)?;
     let payments: Vec<Bytes> = (0..(ROUNDS + 1) * PAYMENTS).map(|number| unsigned(&directory, number)).collect();
     let route_ns = least(clock, PAYMENTS, || {
         payments[..PAYMENTS].iter().try_for_each(|bytes| {
@@ -80,6 +82,7 @@ pub fn measure(clock: Clock<'_>) -> Result<Constants, String> {
     let [verify_ns, sign_ns, check_ns, whole_ns] = of_header.signatures(clock)?;
     let certificate_ns = whole_ns.saturating_sub(check_ns * of_header.certificate.signatures.len() as u64);
     let (message_ns, path_ns) = (of_header.message(clock)?, paths(clock)?);
+    let [audit_ns, audit_stream_ns] = audit::trails(clock, whole_ns)?;
     Ok(Constants {
         route_ns,
         verify_ns,
@@ -94,6 +97,8 @@ pub fn measure(clock: Clock<'_>) -> Result<Constants, String> {
         certificate_ns,
         message_ns,
         path_ns,
+        audit_ns,
+        audit_stream_ns,
     })
 }
 
@@ -146,7 +151,7 @@ fn signed(directory: &Directory, number: usize) -> Bytes {
     SignedTx::sign(&body, &[&key]).encode().into()
 }
 
-/// A shard that blocks are executed in.
+/// A group that blocks are executed in.
 struct Bench {
     begun: Beginning,
     heads: Heads,
@@ -154,9 +159,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(directory: &Directory) -> Result<Self, String> {
-        let begun = directory.beginning(HOME, &BTreeMap::new())?;
-        let constants = GroupConstants { cluster: directory.cluster, group: HOME, verify: VerifyMode::Ingest };
+    fn new(directory: &Directory, group: GroupId) -> Result<Self, String> {
+        let begun = directory.beginning(group, &BTreeMap::new())?;
+        let constants = GroupConstants { cluster: directory.cluster, group, verify: VerifyMode::Ingest };
         Ok(Self { begun, heads: Heads::default(), constants })
     }
 
@@ -403,6 +408,9 @@ mod tests {
         // Blocks with streams took no longer than those without, and a certificate no longer than its signatures.
         assert_eq!((constants.stream_ns, constants.certificate_ns), (0, 0));
         assert_eq!(constants.head_ns, (each - each / blocks) / u64::from(WRITTEN));
+        // Nor did trails with many streams take longer than those with few.
+        let header_ns = (each / audit::TRAILS as u64 - each / signatures) / audit::HEADERS as u64;
+        assert_eq!((constants.audit_ns, constants.audit_stream_ns), (header_ns, 0));
         assert!(now.get() > 0 && constants.certificate(3) == 3 * each / signatures);
     }
 
@@ -410,7 +418,7 @@ mod tests {
     fn what_is_measured_is_executed() {
         let shape = Shape { shards: 1, nodes: 5, replicas: 5, accounts: ACCOUNTS, verify: VerifyMode::Ingest, seed: 1 };
         let directory = Directory::new(&shape).unwrap();
-        let mut bench = Bench::new(&directory).unwrap();
+        let mut bench = Bench::new(&directory, HOME).unwrap();
         let some: Vec<Command> = (0..3).map(|number| Command::Tx(unsigned(&directory, number).to_vec())).collect();
         let entry = bench.entry(some);
         assert_eq!(bench.run(&entry), Ok(3), "payments of the bench are executed");

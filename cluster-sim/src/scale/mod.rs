@@ -34,7 +34,7 @@ use model::MS;
 use report::{Run, Stats};
 
 pub use model::{Constants, Latencies, Ns};
-pub use report::Row;
+pub use report::{Row, SPREAD_SHARDS_MIN, beacon_spread, keeps_up};
 
 /// What is studied.
 #[derive(Clone, Debug, PartialEq)]
@@ -210,9 +210,10 @@ impl Study {
         }
         let finished = Finished { directory, groups: outcome.groups };
         finished.check_value()?;
+        let behind_blocks = finished.behind_blocks()?;
         let measured = times.measure_to - times.measure_from;
         let busiest = outcome.used.iter().copied().max().unwrap_or(0) as f64 / measured as f64;
-        let run = Run { shards, nodes: shape.nodes, measured, busiest_node: busiest, heads };
+        let run = Run { shards, nodes: shape.nodes, measured, busiest_node: busiest, behind_blocks, heads };
         Ok((Row::new(&run, sum, &beacon), finished))
     }
 
@@ -269,6 +270,17 @@ impl Finished {
         let accounts: usize = self.directory.accounts.iter().map(Vec::len).sum();
         let begun = BALANCE * accounts as u128;
         if all == begun { Ok(()) } else { Err(format!("there are {all} of {begun} units")) }
+    }
+
+    /// Blocks of a shard that the beacon has not audited, of the one that has most of them.
+    fn behind_blocks(&self) -> Result<u64, String> {
+        let beacon = self.groups.iter().find(|group| group.id == GroupId::BEACON).ok_or("there is no beacon")?;
+        let mut most = 0;
+        for group in self.groups.iter().filter(|group| group.id != GroupId::BEACON) {
+            let (done, audited) = (group.root().0.0, beacon.audited(group.id)?);
+            most = most.max(audited.map_or(done + 1, |audited| done - audited.0));
+        }
+        Ok(most)
     }
 
     /// What the accounts of a group have.

@@ -45,13 +45,36 @@ pub struct Constants {
     pub message_ns: u64,
     /// Each stream of a header, when a leader makes the tree that paths are taken from.
     pub path_ns: u64,
+    /// In the beacon's machine, each header of a trail. Zero in files of builds that did not measure it.
+    #[serde(default)]
+    pub audit_ns: u64,
+    /// Beside that, each stream that a trail shows, outgoing or incoming: it is hashed, kept, and read again when sums are
+    /// compared. Zero in files of builds that did not measure it.
+    #[serde(default)]
+    pub audit_stream_ns: u64,
 }
+
+/// What a message may weigh that costs `message_ns`.
+const MESSAGE_BYTES: usize = 1024;
 
 impl Constants {
     /// What it takes to check a certificate with so many signatures.
     #[must_use]
     pub fn certificate(&self, signatures: usize) -> Ns {
         self.certificate_ns + self.check_ns * signatures as u64
+    }
+
+    /// What it takes to write a message of so many bytes, or to read it.
+    #[must_use]
+    pub fn message(&self, bytes: usize) -> Ns {
+        self.message_ns * bytes.div_ceil(MESSAGE_BYTES).max(1) as u64
+    }
+
+    /// What it takes the beacon's machine to take a trail with so many headers, which shows so many streams, beside its
+    /// certificate.
+    #[must_use]
+    pub fn audit(&self, headers: u64, streams: u64) -> Ns {
+        self.audit_ns * headers + self.audit_stream_ns * streams
     }
 }
 
@@ -125,11 +148,13 @@ pub enum Work {
     Certify,
     /// Messages of the engine, and of checkpoints.
     Order,
+    /// Headers for the audit: giving them in a shard, judging and adding them up in the beacon.
+    Audit,
 }
 
 impl Work {
     /// How many kinds there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
 /// A node's processor as one of its groups sees it within a step: what others do on it meanwhile counts from the next
@@ -162,6 +187,19 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn constants_of_before_are_read() {
+        let before = r#"{"route_ns":1,"verify_ns":2,"execute_ns":3,"tree_ns":4,"block_ns":5,"stream_ns":6,"head_ns":7,
+            "credit_ns":8,"sign_ns":9,"check_ns":10,"certificate_ns":11,"message_ns":12,"path_ns":13}"#;
+        let read: Constants = serde_json::from_str(before).unwrap();
+        assert_eq!((read.path_ns, read.audit_ns, read.audit_stream_ns), (13, 0, 0));
+        let now = Constants { audit_ns: 14, audit_stream_ns: 15, ..read };
+        let written = serde_json::to_string(&now).unwrap();
+        assert_eq!(serde_json::from_str::<Constants>(&written).unwrap(), now);
+        assert_eq!(now.audit(64, 10), 64 * 14 + 10 * 15);
+        assert_eq!([0, 1, 1_024, 1_025].map(|bytes| now.message(bytes)), [12, 12, 12, 24]);
+    }
 
     #[test]
     fn a_processor_does_one_thing_after_the_other() {

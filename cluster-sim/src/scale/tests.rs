@@ -1,8 +1,12 @@
 //! Small studies: that they are repeatable, lose nothing, and come to what one group would come to alone.
 
+use beacon::audit::flows::sums;
+use beacon::audit::{findings, quarantined};
+use beacon::limits::CHECKPOINT_EVERY_BLOCKS;
 use bytes::Bytes;
 use consensus::port::AppliedState;
 use ledger::ids::TimeMs;
+use ledger::view::View;
 use ledger::{Balance, Outcome};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::{GroupConstants, execute};
@@ -25,6 +29,8 @@ const CONSTANTS: Constants = Constants {
     certificate_ns: 3_000,
     message_ns: 3_000,
     path_ns: 300,
+    audit_ns: 9_000,
+    audit_stream_ns: 4_000,
 };
 
 fn small() -> Study {
@@ -67,6 +73,59 @@ fn four_shards_beside_one() {
     assert!(four.leader_cpu_us.mail > 0.0 && four.leader_cpu_us.acks > 0.0, "{four:?}");
     assert!(four.leader_cpu_us.all > one.leader_cpu_us.all, "and costs more");
     assert!(four.efficiency > 0.5 && four.efficiency < 1.1, "{four:?}");
+}
+
+#[test]
+fn all_headers_come_to_the_audit() {
+    let study = Study { measure_ms: 1_000, drain_ms: 1_000, ..small() };
+    let (row, finished) = study.play(4, &CONSTANTS, false, &mut |_| ()).unwrap();
+    let (every, load) = (CHECKPOINT_EVERY_BLOCKS, row.beacon);
+    assert_eq!(row.ignored, 0, "each trail leads on: {row:?}");
+    assert!(load.headers_per_shard_s > 0.5 * row.blocks_per_shard_s, "{row:?}");
+    assert!(load.bytes_per_shard_s > 300.0 * load.headers_per_shard_s, "they are in the beacon's entries: {row:?}");
+    assert!(load.audit_cpu_ms_per_s > 0.0 && load.audit_cpu_ms_per_s < load.cpu_ms_per_s, "{row:?}");
+    assert!(row.leader_cpu_us.audit > 0.0 && row.messages_per_payment.checkpoints > 0.0, "{row:?}");
+    assert!(keeps_up(&row) && load.behind_blocks < 2 * every, "{row:?}");
+    let beacon = &finished.groups[0];
+    for shard in &finished.groups[1..] {
+        let (done, audited) = (shard.root().0, beacon.audited(shard.id).unwrap().unwrap());
+        assert!(audited.0 >= every && audited <= done, "{}: {audited} of {done}", shard.id);
+        assert!(done.0 - audited.0 <= load.behind_blocks, "{}: {audited} of {done}", shard.id);
+        // What is audited was said with the last question; more than that is forgotten.
+        assert!((shard.kept() as u64) < 4 * every, "{}: {} of {done}", shard.id, shard.kept());
+    }
+    let mut view = View::new(&beacon.state);
+    assert_eq!((findings(&mut view), quarantined(&mut view)), (Vec::new(), Vec::new()), "nothing is wrong");
+    let sums = sums(&mut view, GroupId::shard(1));
+    assert_eq!(sums.len(), 1, "there is one asset");
+    assert!(!sums[0].imported.is_empty() && !sums[0].exported.is_empty(), "flows are added up: {sums:?}");
+}
+
+/// The members of the beacon have nodes of their own, so that nobody waits for them.
+#[test]
+fn a_beacon_that_does_not_keep_up_is_seen() {
+    let study = Study { shards: 2, nodes: 9, measure_ms: 2_500, local_every: 16, ..small() };
+    let usual = study.run(2, &CONSTANTS).unwrap();
+    let dear = study.run(2, &Constants { audit_ns: 20_000_000, ..CONSTANTS }).unwrap();
+    assert!(keeps_up(&usual) && usual.busiest_node < 0.9, "{usual:?}");
+    assert!(!keeps_up(&dear) && dear.busiest_node > 0.9, "{dear:?}");
+    assert!(dear.beacon.headers_per_shard_s < dear.blocks_per_shard_s / 2.0, "{dear:?}");
+    assert!(dear.per_s > 0.9 * usual.per_s, "payments do not wait for the audit: {dear:?}");
+}
+
+#[test]
+fn the_load_of_the_beacon_is_compared() {
+    let study = Study { shards: 16, nodes: 64, accounts: 4, clients: 4, measure_ms: 400, local_every: 16, ..small() };
+    let rows: Vec<Row> = [4, 8, 16].map(|shards| study.run(shards, &CONSTANTS).unwrap()).into();
+    assert!(rows.iter().all(|row| row.beacon.audit_cpu_ms_per_s > 0.0), "{rows:?}");
+    assert_eq!(beacon_spread(&rows[..2]), None, "only one has 8 shards");
+    let spread = beacon_spread(&rows).unwrap();
+    assert!((1.0..3.0).contains(&spread), "{spread}: {rows:?}");
+    // Work that grows with the number of streams shows, though as many headers come.
+    let grows = Constants { audit_stream_ns: 300_000, ..CONSTANTS };
+    let dear = [8, 16].map(|shards| study.run(shards, &grows).unwrap());
+    let growth = |of: &[Row]| of[1].beacon.cpu_ms_per_shard_s / of[0].beacon.cpu_ms_per_shard_s;
+    assert!(growth(&dear) > 1.2 * growth(&rows[1..]), "{dear:?}");
 }
 
 #[test]

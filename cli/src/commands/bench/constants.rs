@@ -48,6 +48,8 @@ pub(in crate::commands) fn text(constants: &Constants) -> String {
         certificate_ns,
         message_ns,
         path_ns,
+        audit_ns,
+        audit_stream_ns,
     } = *constants;
     let micros = |ns: u64| format!("{}.{:03} µs", ns / 1_000, ns % 1_000);
     facts([
@@ -64,5 +66,7 @@ pub(in crate::commands) fn text(constants: &Constants) -> String {
         ("a certificate beside its signatures", micros(certificate_ns)),
         ("read or write a message", micros(message_ns)),
         ("a stream in a tree of paths", micros(path_ns)),
+        ("audit a header", micros(audit_ns)),
+        ("  and each stream that a trail shows", micros(audit_stream_ns)),
     ])
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use cluster_sim::scale::{Constants, Latencies, Row, Study};
+use cluster_sim::scale::{Constants, Latencies, Row, SPREAD_SHARDS_MIN, Study, beacon_spread, keeps_up};
 use serde::Serialize;
 
 use super::{chart, steps};
@@ -36,6 +36,8 @@ struct Report {
     constants: Constants,
     /// One for each cluster, the smallest first.
     rows: Vec<Row>,
+    /// How constant the beacon's load for each shard is, where there are clusters to compare.
+    beacon_spread: Option<f64>,
     /// How long it took, by the clock of the wall.
     real_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +69,7 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
         latencies: study.latencies,
         constants,
         real_seconds: rounded(start.elapsed().as_secs_f64()),
+        beacon_spread: beacon_spread(&rows),
         rows,
         svg: args.study.svg.clone(),
     };
@@ -77,7 +80,7 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
         std::fs::write(file, drawn).map_err(|error| CliError::file(file, &error))?;
     }
     output.result(&report, || text(&report))?;
-    judged(&report, args.study.efficiency_at_least)
+    judged(&report, args.study.efficiency_at_least, args.study.beacon_spread_at_most)
 }
 
 /// What is to be studied.
@@ -91,6 +94,10 @@ fn study(args: &Sim) -> Result<Study, CliError> {
     if !asked.zipf.is_finite() || asked.zipf < 0.0 {
         let cause = format!("{} is no skew", asked.zipf);
         return Err(CliError::usage("scale_zipf", cause, "use --zipf 0, for none, or more"));
+    }
+    if asked.beacon_spread_at_most.is_some() && args.shards.unwrap_or(usual.shards) <= SPREAD_SHARDS_MIN {
+        let cause = format!("the beacon's load is compared among clusters with {SPREAD_SHARDS_MIN} shards and more");
+        return Err(CliError::usage("scale_spread", cause, "use --shards 9 or more, or no --beacon-spread-at-most"));
     }
     Ok(Study {
         shards: args.shards.unwrap_or(usual.shards),
@@ -111,15 +118,30 @@ fn study(args: &Sim) -> Result<Study, CliError> {
     })
 }
 
-fn judged(report: &Report, at_least: Option<f64>) -> Result<(), CliError> {
-    let (Some(asked), Some(row)) = (at_least, report.rows.last()) else { return Ok(()) };
-    if row.efficiency >= asked {
-        return Ok(());
+fn judged(report: &Report, efficiency: Option<f64>, spread: Option<f64>) -> Result<(), CliError> {
+    if let (Some(asked), Some(row)) = (efficiency, report.rows.last())
+        && row.efficiency < asked
+    {
+        let (shards, reached) = (row.shards, row.efficiency);
+        let cause = format!("with {shards} shards the efficiency is {reached}, and at least {asked} was asked for");
+        let fix = "leader_cpu_us of the JSON tells what leaders were busy with; docs/scale.md explains it";
+        return Err(CliError::new("scale_floor", cause, fix).after_report());
     }
-    let cause =
-        format!("with {} shards the efficiency is {}, and at least {asked} was asked for", row.shards, row.efficiency);
-    let fix = "leader_cpu_us of the JSON tells what leaders were busy with; docs/scale.md explains it";
-    Err(CliError::new("scale_floor", cause, fix).after_report())
+    let Some(asked) = spread else { return Ok(()) };
+    let fix = "beacon of each row of the JSON tells what it was busy with; docs/scale.md explains it";
+    let behind = report.rows.iter().find(|row| row.shards >= SPREAD_SHARDS_MIN && !keeps_up(row));
+    let cause = match (behind, report.beacon_spread) {
+        (Some(row), _) => {
+            let (shards, blocks) = (row.shards, row.beacon.behind_blocks);
+            format!("with {shards} shards the beacon does not keep up: {blocks} blocks of a shard wait for the audit")
+        }
+        (None, Some(found)) if found <= asked => return Ok(()),
+        (None, Some(found)) => format!(
+            "the beacon's processor time for each shard differs by a factor of {found}, and at most {asked} was asked for"
+        ),
+        (None, None) => "the beacon did nothing in one of the clusters".to_owned(),
+    };
+    Err(CliError::new("scale_beacon", cause, fix).after_report())
 }
 
 /// What follows on the rows, which have been printed.
@@ -132,13 +154,27 @@ fn text(report: &Report) -> String {
             whole(beacon.commands_per_s),
             whole(beacon.bytes_per_s),
             format!("{:.1}", beacon.cpu_ms_per_s),
+            format!("{:.1}", beacon.audit_cpu_ms_per_s),
             format!("{:.3}", beacon.commands_per_shard_s),
             whole(beacon.bytes_per_shard_s),
             format!("{:.3}", beacon.cpu_ms_per_shard_s),
+            format!("{:.1} of {:.1}", beacon.headers_per_shard_s, row.blocks_per_shard_s),
+            beacon.behind_blocks.to_string(),
         ]
     });
     let beacon = table(
-        ["shards", "commands/s", "bytes/s", "CPU ms/s", "commands/s a shard", "bytes/s a shard", "CPU ms/s a shard"],
+        [
+            "shards",
+            "commands/s",
+            "bytes/s",
+            "CPU ms/s",
+            "of it audit",
+            "commands/s a shard",
+            "bytes/s a shard",
+            "CPU ms/s a shard",
+            "blocks/s audited",
+            "behind",
+        ],
         beacon,
     );
     let leaders = report.rows.iter().map(|row| {
@@ -147,12 +183,18 @@ fn text(report: &Report) -> String {
             [cpu.all, cpu.ingest, cpu.execute, cpu.streams, cpu.mail, cpu.acks, cpu.pulls, cpu.certify, cpu.order]
                 .map(|us| format!("{us:.1}"));
         let [all, ingest, execute, streams, mail, acks, pulls, certify, order] = parts;
-        [row.shards.to_string(), all, ingest, execute, streams, mail, acks, pulls, certify, order]
+        let audit = format!("{:.1}", cpu.audit);
+        [row.shards.to_string(), all, ingest, execute, streams, mail, acks, pulls, certify, order, audit]
     });
-    let leaders =
-        table(["shards", "all", "ingest", "execute", "streams", "mail", "acks", "pulls", "certify", "order"], leaders);
+    let leaders = table(
+        ["shards", "all", "ingest", "execute", "streams", "mail", "acks", "pulls", "certify", "order", "audit"],
+        leaders,
+    );
+    let spread = report.beacon_spread.map_or_else(String::new, |spread| {
+        format!("CPU a shard, largest over smallest from {SPREAD_SHARDS_MIN} shards on: {spread}\n")
+    });
     format!(
-        "load of the beacon\n{beacon}\nmicroseconds of a leader's processor for each payment\n{leaders}\nconstants\n{}\n{:.0} s",
+        "load of the beacon\n{beacon}\n{spread}\nmicroseconds of a leader's processor for each payment\n{leaders}\nconstants\n{}\n{:.0} s",
         constants::text(&report.constants),
         report.real_seconds,
     )
@@ -167,7 +209,7 @@ mod tests {
 
     /// Of no machine in particular.
     const CONSTANTS: &str = r#"{"route_ns":3000,"verify_ns":40000,"execute_ns":30000,"tree_ns":5000,"block_ns":20000,
-        "stream_ns":700,"head_ns":2000,"credit_ns":10000,"sign_ns":50000,"check_ns":30000,"certificate_ns":3000,"message_ns":3000,"path_ns":300}"#;
+        "stream_ns":700,"head_ns":2000,"credit_ns":10000,"sign_ns":50000,"check_ns":30000,"certificate_ns":3000,"message_ns":3000,"path_ns":300,"audit_ns":9000,"audit_stream_ns":4000}"#;
 
     fn parsed(line: &str) -> Sim {
         let cli = Cli::try_parse_from(std::iter::once("seamark").chain(line.split_whitespace())).unwrap();
@@ -192,6 +234,7 @@ mod tests {
             ("sim --scale --cores nan", "scale_cores"),
             ("sim --scale --zipf -1", "scale_zipf"),
             ("sim --scale --zipf inf", "scale_zipf"),
+            ("sim --scale --shards 8 --beacon-spread-at-most 2", "scale_spread"),
         ] {
             let args = wrong.replace("zipf -1", "zipf=-1");
             assert_eq!(study(&parsed(&args)).unwrap_err().code, code, "{wrong}");
@@ -229,6 +272,7 @@ mod tests {
             seed: 1,
             latencies: Latencies::default(),
             constants,
+            beacon_spread: beacon_spread(&rows),
             rows,
             real_seconds: 0.5,
             svg: None,
@@ -247,11 +291,32 @@ mod tests {
         assert_eq!(json["constants"]["verify_ns"], 40_000);
         let printed = text(&report);
         assert!(printed.contains("load of the beacon") && printed.contains("a leader's processor"), "{printed}");
-        assert!(printed.contains("decode and verify it"), "{printed}");
+        assert!(printed.contains("decode and verify it") && printed.contains("audit a header"), "{printed}");
+        assert!(json["beacon_spread"].is_null() && !printed.contains("largest over smallest"), "{printed}");
         let drawn = chart::svg(&report.rows).unwrap();
         assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{drawn}");
         assert!(drawn.contains("Efficiency"), "{drawn}");
-        assert_eq!(judged(&report, None).map_err(|error| error.code), Ok(()));
-        assert_eq!(judged(&report, Some(99.0)).map_err(|error| error.code), Err("scale_floor".to_owned()));
+        assert_eq!(judged(&report, None, None).map_err(|error| error.code), Ok(()));
+        assert_eq!(judged(&report, Some(99.0), None).map_err(|error| error.code), Err("scale_floor".to_owned()));
+        spread_is_judged(report);
+    }
+
+    /// Of rows with 8 shards and more, whatever the others say.
+    fn spread_is_judged(mut report: Report) {
+        let rows = [(4, 9.0), (8, 0.5), (16, 0.4), (32, 0.6)].map(|(shards, cpu_ms_per_shard_s)| {
+            let mut row = Row { shards, efficiency: 1.0, ..Row::default() };
+            row.beacon.cpu_ms_per_shard_s = cpu_ms_per_shard_s;
+            row
+        });
+        report.rows = rows.to_vec();
+        report.beacon_spread = beacon_spread(&report.rows);
+        let judge = |report: &Report, at_most| judged(report, Some(0.9), Some(at_most)).map_err(|error| error.code);
+        assert_eq!(serde_json::to_value(&report).unwrap()["beacon_spread"], 1.5);
+        assert!(text(&report).contains("largest over smallest from 8 shards on: 1.5"));
+        assert_eq!(judge(&report, 1.5), Ok(()));
+        assert_eq!(judge(&report, 1.4), Err("scale_beacon".to_owned()));
+        // A beacon that has come to its end does no more for twice as many shards: that is not constant.
+        report.rows[3].beacon.behind_blocks = 257;
+        assert_eq!(judge(&report, 1.5), Err("scale_beacon".to_owned()));
     }
 }

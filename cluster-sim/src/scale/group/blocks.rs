@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use beacon::AuditEntry;
+use beacon::audit::trail::audited_key;
 use bytes::Bytes;
 use consensus::port::AppliedState;
 use cross_shard::{AckProof, Bundle};
@@ -22,6 +24,7 @@ use shard_node::core::peer::PeerMessage;
 use shard_node::core::records::ReceiptPlace;
 
 use crate::scale::group::payments::Paid;
+use crate::scale::group::trails::Audited;
 use crate::scale::group::{Event, Group, is_read};
 use crate::scale::load::counted;
 use crate::scale::model::{Ns, Work};
@@ -38,14 +41,16 @@ struct Cost {
     mail: Ns,
     acks: Ns,
     checkpoints: Ns,
-    /// All of them for each of the others, which checks the signatures when it meets a certificate first.
+    /// Trails, with their certificates, which every member checks.
+    audits: Ns,
+    /// Certificates of all but these for each of the others, which checks the signatures when it meets a certificate first.
     certificates: Ns,
 }
 
 impl Cost {
     /// What a member that does not lead has to do.
     fn other(&self) -> Ns {
-        self.execute + self.streams + self.credits + self.certificates
+        self.execute + self.streams + self.credits + self.certificates + self.audits
     }
 }
 
@@ -88,11 +93,19 @@ impl Group {
         if self.constants.verify == VerifyMode::Every && block.to_verify.is_empty() && !payments.is_empty() {
             block.to_verify.extend(self.sample.clone());
         }
-        let cost = self.cost(&block, &commands);
+        let trails = trails(&commands, &block.outcomes);
+        let cost = self.cost(&block, &commands, &trails);
         self.note(now, &block, entry);
+        let mut audited = Audited::default();
+        for trail in trails.iter().filter(|trail| trail.taken) {
+            let key = audited_key(trail.group);
+            audited.records.extend(self.state.get(&key).cloned().map(|record| (key, record)));
+            audited.headers += trail.headers;
+        }
         let done = self.execute_everywhere(now, &cost);
         self.attested(block.header.height, block.header_hash, &done);
-        self.later(done[self.seats.leader], Event::Applied { id, block: Box::new(block), payments });
+        let at = done[self.seats.leader];
+        self.later(at, Event::Applied { id, block: Box::new(block), payments, audited });
         Ok(())
     }
 
@@ -107,14 +120,20 @@ impl Group {
         self.stats.ignored += ignored.count() as u64;
     }
 
-    fn cost(&self, block: &ExecutedBlock, commands: &[Command]) -> Cost {
+    fn cost(&self, block: &ExecutedBlock, commands: &[Command], trails: &[Shown]) -> Cost {
         let constants = &self.setting.constants;
         let streams = (block.outbox.len() + block.inbox.len()) as u64;
         let written: BTreeSet<GroupId> = block.mail.iter().map(|mail| mail.dest).collect();
         let acked = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Acked(..)));
         let changed = (written.len() + block.cursors.len() + acked.count()) as u64;
+        // One that does not lead on from what is audited is refused as soon as its headers are hashed.
+        let audit = |trail: &Shown| match trail.taken {
+            true => constants.audit(trail.headers, trail.streams) + constants.certificate(trail.signatures),
+            false => constants.audit(trail.headers, 0),
+        };
         let mut cost = Cost {
             execute: constants.block_ns,
+            audits: trails.iter().map(audit).sum(),
             streams: constants.stream_ns * streams + constants.head_ns * changed,
             ..Cost::default()
         };
@@ -179,6 +198,7 @@ impl Group {
                     (cost.mail + cost.credits, Work::Mail),
                     (cost.acks, Work::Acks),
                     (cost.checkpoints, Work::Order),
+                    (cost.audits, Work::Audit),
                 ] {
                     at = self.take(member, at, cost, work, false);
                 }
@@ -233,6 +253,9 @@ impl Group {
         let mut receipts = std::mem::take(&mut block.receipts).into_iter();
         let refused = std::mem::take(&mut block.refused);
         let changed = block.system_changed;
+        if self.id != GroupId::BEACON {
+            self.chain.push(&block);
+        }
         self.drive(now, leader, Input::Committed(committed(block)))?;
         if changed {
             let committees = driver::committees(&mut View::new(&self.state));
@@ -290,7 +313,34 @@ fn payments(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<Paid> {
     commands.iter().zip(outcomes).filter_map(paid).collect()
 }
 
-/// The certificate that a command brings.
+/// What a block was shown for the audit.
+struct Shown {
+    group: GroupId,
+    headers: u64,
+    /// Streams that stand in it, outgoing and incoming.
+    streams: u64,
+    signatures: usize,
+    /// It led on from what was audited.
+    taken: bool,
+}
+
+/// The trails of a block.
+fn trails(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<Shown> {
+    let shown = |(command, outcome): (&Command, &CommandOutcome)| {
+        let Command::Audit(bytes) = command else { return None };
+        let Ok(AuditEntry::Trail(trail)) = AuditEntry::decode(bytes) else { return None };
+        Some(Shown {
+            group: trail.certificate.header.group,
+            headers: trail.headers.len() as u64 + 1,
+            streams: (trail.outbox.len() + trail.inbox.len()) as u64,
+            signatures: trail.certificate.signatures.len(),
+            taken: matches!(outcome, CommandOutcome::Registered),
+        })
+    };
+    commands.iter().zip(outcomes).filter_map(shown).collect()
+}
+
+/// The certificate that a command brings, if members remember to have checked it. Those of trails are checked every time.
 fn certificate_of(command: &Command) -> Option<Certificate> {
     match command {
         Command::Deliver(bytes) => borsh::from_slice::<Bundle>(bytes).ok().map(|bundle| bundle.certificate),

@@ -2,12 +2,13 @@
 //! that comes after a modelled time and processors that take a modelled time for everything.
 //!
 //! `payments` is what happens to payments until they are in an entry and when they have a receipt, `blocks` what happens
-//! to the entry, `post` what happens to messages. Whatever comes from another group came at least one hop ago, so groups
-//! can go a step ahead on their own: see [`super::world`].
+//! to the entry, `post` what happens to messages, `trails` what the audit is shown. Whatever comes from another group came
+//! at least one hop ago, so groups can go a step ahead on their own: see [`super::world`].
 
 mod blocks;
 mod payments;
 mod post;
+mod trails;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use shard_node::core::peer::PeerMessage;
 use crate::scale::Times;
 use crate::scale::cluster::{Beginning, CREATED_MS, Directory, Seats};
 use crate::scale::group::payments::{Paid, Waiting};
+use crate::scale::group::trails::{Audited, Chain};
 use crate::scale::load::{Clients, counted, payment};
 use crate::scale::model::{Constants, Latencies, MS, Ns, Share, Work};
 use crate::scale::report::Stats;
@@ -90,6 +92,7 @@ enum Event {
         id: u64,
         block: Box<ExecutedBlock>,
         payments: Vec<Paid>,
+        audited: Audited,
     },
     /// The leader has checked the signatures of a block: at ingest, all of them.
     Checked(Height),
@@ -131,6 +134,10 @@ pub(super) struct Group {
     /// remembers them.
     judged: Checked,
     met: Checked,
+    /// Of a shard: its blocks that the beacon has not audited.
+    chain: Chain,
+    /// Of the beacon: how far each shard is audited, as its leader knows it that has executed a block.
+    audited: BTreeMap<Vec<u8>, Bytes>,
     /// The member that a destination asks for mail.
     asked: BTreeMap<GroupId, usize>,
     waiting: BTreeMap<TxId, Waiting>,
@@ -181,8 +188,12 @@ impl Group {
         let counted = vec![None; if clients.is_some() { setting.clients as usize } else { 0 }];
         let share = |node: &NodeId| Share { node: node.0 as usize, free: 0, used: 0 };
         let shares: Vec<Share> = seats.members.iter().map(share).collect();
+        let first =
+            begun.state.get(&schema::header(Height(0))).cloned().ok_or_else(|| format!("{id} has no block 0"))?;
         let mut group = Self {
             id,
+            chain: Chain::new(first, begun.applied.clone()),
+            audited: BTreeMap::new(),
             constants,
             applied_until: vec![0; shares.len()],
             seats,
@@ -267,7 +278,10 @@ impl Group {
             }
             Event::Peer { from, member, message } => self.drive(now, member, Input::Peer { from, message }),
             Event::Ordered { id, entry } => self.ordered(now, id, &entry),
-            Event::Applied { id, block, payments } => self.applied(now, id, *block, &payments),
+            Event::Applied { id, block, payments, audited } => {
+                self.take_audited(now, audited);
+                self.applied(now, id, *block, &payments)
+            }
             Event::Checked(height) => self.drive(now, leader, Input::Verified { height, valid: true }),
         }
     }
@@ -338,11 +352,12 @@ impl Group {
                     self.refused(now, &txid);
                 }
             }
-            Output::Certified(_) | Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
+            Output::Certified(certificate) => self.chain.certified(certificate),
+            Output::AskTrail { group, node, certified } => self.ask_trail(now, member, group, node, certified)?,
+            Output::GiveTrail { node, after } => self.give_trail(now, member, node, after)?,
+            Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
             // There are no channels here.
             Output::AlarmEnded(_) | Output::Stray { .. } => {}
-            // The audit's headers are not modelled: docs/scale.md says what they weigh.
-            Output::AskTrail { .. } | Output::GiveTrail { .. } => {}
             Output::Alarm { text, .. } => return Err(text),
             Output::Stop(text) => return Err(text),
             Output::Forged(height) => return Err(format!("block {height} is said to be forged")),

@@ -1,6 +1,7 @@
 //! Messages between groups: what reading them costs at the member that they come to, what proves something and has to be
 //! checked, and how they leave.
 
+use beacon::AuditEntry;
 use ledger::certificate::Certificate;
 use ledger::checked::Checked;
 use ledger::ids::{GroupId, NodeId};
@@ -40,7 +41,10 @@ impl Group {
             _ => member,
         };
         let work = work_of(&message);
-        let sent = self.take(by, now, self.setting.constants.message_ns, work, true);
+        // Headers are read before they are written.
+        let times = if matches!(message, PeerMessage::Audit(_)) { 2 } else { 1 };
+        let cost = times * self.handling(&message);
+        let sent = self.take(by, now, cost, work, true);
         let quickest = sent + self.hop();
         let latest = self.arrivals.entry(dest).or_default();
         let at = quickest.max(*latest);
@@ -48,7 +52,7 @@ impl Group {
         self.written += 1;
         if self.counts(now) {
             match work {
-                Work::Order => self.stats.messages.checkpoints += 1,
+                Work::Order | Work::Audit => self.stats.messages.checkpoints += 1,
                 _ => self.stats.messages.mail += 1,
             }
         }
@@ -79,6 +83,12 @@ impl Group {
         }
     }
 
+    /// What it takes to write a message, or to read it. All but trails are of about the same size.
+    fn handling(&self, message: &PeerMessage) -> Ns {
+        let PeerMessage::Audit(entry) = message else { return self.setting.constants.message_ns };
+        self.setting.constants.message(borsh::object_length(&**entry).unwrap_or_default())
+    }
+
     /// What it takes to judge a certificate: signatures that were checked are not checked again.
     fn judging(&self, certificate: &Certificate) -> Ns {
         let news = self.judged.remember(Checked::name(certificate, &certificate.header.committee_hash));
@@ -92,7 +102,8 @@ impl Group {
         }
         let (constants, leader) = (self.setting.constants, self.seats.leader);
         let work = work_of(&message);
-        let mut done = self.take(member, now, constants.message_ns, work, true);
+        let handling = self.handling(&message);
+        let mut done = self.take(member, now, handling, work, true);
         match &*message {
             PeerMessage::Attest { .. } => done = self.take(member, done, constants.check_ns, work, true),
             PeerMessage::Pull { dest, ack, .. } => {
@@ -144,6 +155,16 @@ impl Group {
                 let check = self.judging(certificate);
                 done = self.take(member, done, check, work, true);
             }
+            PeerMessage::Audit(entry) => {
+                // The leader checks the certificate, which nobody remembers, and writes all of it twice: once for its
+                // name, once into an entry. Whether one of the group waits already, its driver alone knows.
+                let signatures = match &**entry {
+                    AuditEntry::Trail(trail) => trail.certificate.signatures.len(),
+                    AuditEntry::Divergent(_) | AuditEntry::Twice(_) => 0,
+                };
+                let judge = constants.certificate(signatures) + 2 * handling;
+                done = self.take(member, done, judge, work, true);
+            }
             PeerMessage::Serving { .. }
             | PeerMessage::Probe { .. }
             | PeerMessage::Certified(_)
@@ -152,7 +173,6 @@ impl Group {
             | PeerMessage::Evidence(_)
             | PeerMessage::Silence(_)
             | PeerMessage::WantTrail { .. }
-            | PeerMessage::Audit(_)
             | PeerMessage::Contribution(_)
             | PeerMessage::Report(_)
             | PeerMessage::Sealed(_) => {}
@@ -168,12 +188,11 @@ fn work_of(message: &PeerMessage) -> Work {
         PeerMessage::Ack(_) => Work::Acks,
         PeerMessage::Pull { .. } | PeerMessage::Serving { .. } | PeerMessage::Probe { .. } => Work::Pulls,
         PeerMessage::Attest { .. } | PeerMessage::Certified(_) | PeerMessage::Want { .. } => Work::Certify,
+        PeerMessage::WantTrail { .. } | PeerMessage::Audit(_) => Work::Audit,
         PeerMessage::Checkpoint(_)
         | PeerMessage::Ready(_)
         | PeerMessage::Evidence(_)
         | PeerMessage::Silence(_)
-        | PeerMessage::WantTrail { .. }
-        | PeerMessage::Audit(_)
         | PeerMessage::Contribution(_)
         | PeerMessage::Report(_)
         | PeerMessage::Sealed(_) => Work::Order,
