@@ -35,6 +35,8 @@ pub mod secrecy;
 pub mod seen;
 pub mod stints;
 pub mod streams;
+#[cfg(test)]
+mod trial;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
