@@ -29,6 +29,7 @@ pub mod quorums;
 pub mod registers;
 pub mod removal;
 pub mod revocations;
+mod roots;
 pub mod rules;
 pub mod seats;
 pub mod secrecy;
