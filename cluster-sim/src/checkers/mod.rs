@@ -14,6 +14,7 @@ pub mod durability;
 pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
+mod heights;
 pub mod holds;
 pub mod isolation;
 pub mod keys;
@@ -53,6 +54,7 @@ use sha2::{Digest, Sha256};
 use storage::mem::MemKv;
 
 use crate::replica::Wal;
+use crate::report::Coverage;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
@@ -276,6 +278,9 @@ pub trait Checker {
 
     /// The disks lie open.
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>);
+
+    /// Adds how often it has compared something that is not always there to be compared.
+    fn tally(&self, _: &mut Coverage) {}
 }
 
 /// All checkers of a run.
@@ -347,6 +352,11 @@ impl Checkers {
             let name = checker.name();
             self.violations.extend(found.drain(..).map(|text| format!("{name}: {text}")));
         }
+    }
+
+    /// Adds what all of them have counted.
+    pub(crate) fn tally(&self, coverage: &mut Coverage) {
+        self.checkers.iter().for_each(|checker| checker.tally(coverage));
     }
 
     /// Lets all of them look at the disks.
