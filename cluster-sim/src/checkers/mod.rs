@@ -293,10 +293,8 @@ pub struct Checkers {
 }
 
 impl Checkers {
-    /// All of them.
-    #[must_use]
-    pub fn new(facts: Facts) -> Self {
-        let checkers: Vec<Box<dyn Checker>> = vec![
+    fn all() -> Vec<Box<dyn Checker>> {
+        vec![
             Box::new(equal_roots::EqualRoots::default()),
             Box::new(monotone::Monotone::default()),
             Box::new(certificates::Certificates::default()),
@@ -323,8 +321,19 @@ impl Checkers {
             Box::new(comings::Comings::default()),
             Box::new(keys::Keys::default()),
             Box::new(rules::Rules::default()),
-        ];
-        Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
+        ]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        Self { facts, heights: BTreeMap::new(), checkers: Self::all(), violations: Vec::new() }
+    }
+
+    /// Names of all of them, each in front of what its checker finds.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        Self::all().iter().map(|checker| checker.name()).collect()
     }
 
     /// What the run is known to contain.
