@@ -3,18 +3,26 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use consensus::port::Position;
 use cross_shard::StreamLeaf;
 use ledger::genesis::{GENESIS_VERSION, Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{ClusterId, GroupId, Height, Incarnation, LayoutVersion, NodeId, TimeMs};
+use ledger::ids::{ClusterId, GroupId, Height, Incarnation, LayoutVersion, LedgerId, NodeId, TimeMs, TxId};
 use ledger::layout::Layout;
+use ledger::tx::Move;
 
 use super::{BlockSeen, EpochsSeen, Facts, own};
+use crate::workload::{Handing, Operation, Purpose};
 
 /// The facts of a cluster that begins with a layout.
 pub(super) fn facts(layout: Layout) -> Facts {
+    facts_with(layout, Vec::new())
+}
+
+/// The same, of one that has a load.
+pub(super) fn facts_with(layout: Layout, operations: Vec<Operation>) -> Facts {
     let genesis = Rc::new(Genesis {
         version: GENESIS_VERSION,
         name: String::new(),
@@ -27,7 +35,27 @@ pub(super) fn facts(layout: Layout) -> Facts {
         verify: VerifyMode::Ingest,
         policies: BTreeMap::new(),
     });
-    Facts::new(Rc::new(own::Places { genesis, channels: BTreeMap::new() }), Rc::new(Vec::new()))
+    Facts::new(Rc::new(own::Places { genesis, channels: BTreeMap::new() }), Rc::new(operations))
+}
+
+/// A transaction of the main ledger, whose id is made of a byte.
+pub(super) fn operation(id: u8, moves: Vec<Move>) -> Operation {
+    Operation {
+        index: u32::from(id),
+        purpose: Purpose::Pay,
+        txid: TxId(Hash32([id; 32])),
+        bytes: Bytes::new(),
+        openings: BTreeMap::new(),
+        witnesses: BTreeMap::new(),
+        ledgers: vec![LedgerId::MAIN; moves.len()],
+        hidden: vec![None; moves.len()],
+        moves,
+        valid_until: TimeMs(u64::MAX),
+        at_ms: 0,
+        after: None,
+        late: false,
+        handing: Handing::default(),
+    }
 }
 
 /// A header that says nothing but where it stands.
