@@ -16,6 +16,9 @@ export SEAMARK_BIN = $(abspath $(TARGET))/seamark
 # What computes for minutes: the simulator and the model.
 LONG_TESTS = --test smoke --test harness --test regressions --test commit_model
 
+# What has to happen in long runs in which shards are cut and joined and nodes come and go.
+EVENTS = halves,joined,reseated,comings,epochs,stale_routes,vectors_across
+
 .PHONY: help setup build demo test format lint unit sim replay soak fix
 
 help: ## Show this list
@@ -57,7 +60,8 @@ replay: build ## Replay DATA with OPENING on 1, 4 and 16 shards and compare with
 soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator seeds, the benchmarks, and with DATA a replay
 	SEAMARK_SOAK=1 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test commit_model
 	$(TARGET)/seamark sim --seeds 10000
-	$(TARGET)/seamark sim --seeds 1000 --reshapes 3 --moves 2 --comings 8 --epochs 1
+	$(TARGET)/seamark sim --seeds 1000 --reshapes 3 --moves 2 --comings 8 --epochs 1 --met $(EVENTS)
+	$(TARGET)/seamark sim --seeds 300 --consensus bft --reshapes 3 --moves 2 --comings 8 --epochs 1 --met $(EVENTS),lies
 	$(TARGET)/seamark sim --scale --nodes 4096 --shards 512 --cross 10 --zipf 1 --local-every 16 --efficiency-at-least 0.95
 	$(TARGET)/seamark bench --shards 1 --seconds 30 --at-least 0.15
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09

@@ -454,6 +454,7 @@ impl World {
             let shards = self.genesis.layout.shards.iter();
             coverage.checkpoints = shards.filter(|shard| matches!(kept(shard.group), Ok(Some(_)))).count() as u64;
         }
+        self.checkers.tally(&mut self.coverage);
     }
 
     pub(crate) fn report(mut self) -> (SimReport, Option<Vec<LogLine>>) {

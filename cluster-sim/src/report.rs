@@ -174,6 +174,14 @@ coverage! {
     certificates;
     /// Checkpoints that the beacon took, counted at the end.
     checkpoints;
+    /// Times that what all groups hold on disk at their newest heights was compared with what was minted and burned.
+    sums;
+    /// Vectors of heights, one of each group, at which what there is was compared with what was minted and burned.
+    vectors;
+    /// Of these, those in which shards have ended and others stand for them.
+    vectors_across;
+    /// Disks whose accounts were compared with what their group held at their height.
+    disks_compared;
 }
 
 impl Coverage {

@@ -143,6 +143,8 @@ sabotages! {
     TakenIgnored;
     /// What a retired shard has not taken is addressed anew twice.
     ReaddressTwice;
+    /// A group keeps its cursor of a shard that has ended.
+    CursorKept;
     /// Both children of a shard pass on the credits that it had sent.
     CreditByBoth;
     /// A child passes on a vote of its parent as it is, for the legs of its sibling, too.
@@ -212,6 +214,7 @@ impl Sabotage {
             self,
             Self::TakenIgnored
                 | Self::ReaddressTwice
+                | Self::CursorKept
                 | Self::CreditByBoth
                 | Self::VoteUnrestricted
                 | Self::RegisterLeft

@@ -50,6 +50,21 @@ pub(super) fn apply(
                 (_, other) => work.receive(view, at, GroupId::BEACON, other),
             },
         ),
+        (Sabotage::CursorKept, Command::Deliver(bytes)) => {
+            let bundle: Bundle = borsh::from_slice(bytes).ok()?;
+            let mut messages = bundle.messages.iter().filter_map(|message| borsh::from_slice::<Message>(message).ok());
+            if !messages.any(|message| matches!(message, Message::Reshaped(_))) {
+                return None;
+            }
+            let cursors = view.scan_prefix(schema::INBOX_PREFIX);
+            let outcome = work.apply(view, at, command);
+            for (key, cursor) in cursors {
+                if view.get(&key).is_none() {
+                    view.put(key, cursor);
+                }
+            }
+            Some(outcome)
+        }
         (Sabotage::SealForGood, Command::Deliver(bytes)) => deliver(
             work,
             view,

@@ -6,13 +6,15 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use cluster_sim::checkers::Checkers;
 use cluster_sim::{Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
+use support::finders::{BY_UNIT_TESTS, finder, finders};
 use support::{assert_passed, on_all_cores};
 
 const SEEDS: u64 = 200;
 
-/// The first seed that finds a bug, and what it says.
+/// The first seed in which one of those finds a bug that are there for it, and what they say.
 fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
     // Whoever does not look needs somebody to overlook.
@@ -66,13 +68,24 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         let report = run(seed, &config);
         let expected = (!report.passed()).then(|| config.command(seed));
         assert_eq!(report.reproduce, expected);
-        if report.passed() {
+        let own = |text: &&String| finders(sabotage).contains(&finder(text));
+        let said: Vec<String> = report.violations.iter().filter(own).cloned().collect();
+        if said.is_empty() {
             return None;
         }
         // What was found is the bug: without it the same run is sound.
         assert_passed(&run(seed, &SimConfig { sabotage: None, ..config.clone() }));
-        Some((seed, report.violations))
+        Some((seed, said))
     })
+}
+
+/// Whatever a checker does not see any more, some bug is not found without it, or unit tests of its own fail.
+#[test]
+fn every_checker_is_needed_to_find_some_bug() {
+    let alone = |name: &str| Sabotage::ALL.iter().any(|sabotage| finders(*sabotage) == [name]);
+    for name in Checkers::names() {
+        assert!(alone(name) != BY_UNIT_TESTS.contains(&name), "{name}");
+    }
 }
 
 #[test]
@@ -327,6 +340,14 @@ fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
     let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
     assert!(comings >= 3 * runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
     assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+    let (halves, joined) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.joined));
+    assert!(halves >= runs.len() as u64 / 2, "{halves} shards began as halves in {} runs", runs.len());
+    assert!(joined > 0, "no two shards were joined in {} runs", runs.len());
+    let (epochs, stale) = (sum(|report| report.coverage.epochs), sum(|report| report.coverage.stale_routes));
+    assert!(epochs >= runs.len() as u64 / 2, "{epochs} epochs ended in {} runs", runs.len());
+    assert!(stale >= runs.len() as u64 / 2, "routers went by an old layout {stale} times in {} runs", runs.len());
+    let across = sum(|report| report.coverage.vectors_across);
+    assert!(across >= runs.len() as u64, "{across} vectors of heights had what shards became in {} runs", runs.len());
 }
 
 /// Each group takes a node's next key at a block of its own, while shards are cut and joined, seeds are drawn and power fails,

@@ -66,12 +66,27 @@ fn four_shards_by_constants_of_this_machine() {
     assert_eq!(missed.status.code(), Some(1));
 }
 
+/// Runs without shards that are cut have some blocks and no halves.
+#[test]
+fn what_has_to_happen_in_runs_and_does_not_is_missed() {
+    let runs = ["--json", "sim", "--seeds", "2", "--reshapes", "0", "--transactions", "5", "--safety-ms", "500"];
+    for (wanted, status) in [("blocks,certificates", 0), ("blocks,halves", 1)] {
+        let done = seamark(&[&runs[..], &["--met", wanted]].concat());
+        assert_eq!(done.status.code(), Some(status), "{wanted}");
+        let report = json(&done);
+        assert!(report["coverage"]["blocks"].as_u64() > Some(0) && report["coverage"]["halves"] == 0, "{report}");
+        let unmet = report["unmet"].as_array().expect("a list");
+        assert!(unmet.iter().any(|name| name == "halves") && unmet.iter().all(|name| name != "blocks"), "{report}");
+    }
+}
+
 #[test]
 fn what_cannot_be_studied_is_refused() {
     for (args, code) in [
         (&["sim", "--scale", "--nodes", "2", "--replicas", "64", "--shards", "1", "--cores", "0"][..], "scale_cores"),
         (&["sim", "--shards", "9"][..], "sim_size"),
         (&["sim", "--scale", "--shards", "8", "--beacon-spread-at-most", "2"][..], "scale_spread"),
+        (&["sim", "--met", "blocks,halfs"][..], "sim_coverage"),
         (&["sim", "--scale", "--constants", "/dev/null"][..], "bench_constants"),
     ] {
         let refused = seamark(&[&["--json"], args].concat());

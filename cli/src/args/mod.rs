@@ -735,6 +735,9 @@ pub struct Sim {
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,
+    /// Fail unless all of this has happened, in some run: names of `coverage` in the JSON, between commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["replay", "scale"])]
+    pub met: Vec<String>,
     /// The scale study.
     #[command(flatten)]
     pub study: SimScale,

@@ -4,6 +4,9 @@
 //!
 //! What a hash-lock holds stays in the payer's balance, and so it is counted there.
 //!
+//! So it is at the newest heights of all groups, by their disks, and over any vector of heights, by the books of
+//! `heights`; every disk holds what the books of its height say.
+//!
 //! A synchronous credit is posted by two groups, each when it learns the outcome: between the two
 //! its amount is there twice, or not at all. Which of them have posted is known from receipts.
 
@@ -18,8 +21,13 @@ use ledger::schema;
 use ledger::tx::Move;
 use shard_node::core::applied::AppliedRecord;
 
+use super::heights::{Heights, Sums};
 use super::{BlockSeen, BornSeen, Checker, Facts, Moment, RawReplica, Seen, own};
+use crate::report::Coverage;
 use crate::state;
+
+/// Vectors of heights that are drawn whenever the disks lie open.
+const VECTORS: usize = 2;
 
 /// The books of all groups, kept from the first sight of each block.
 #[derive(Default)]
@@ -39,6 +47,14 @@ pub struct Conservation {
     posted: BTreeSet<(TxId, usize, bool)>,
     /// What a group has taken of a stream, also of one that has ended: destination, source.
     taken: BTreeMap<(GroupId, GroupId), u64>,
+    /// Of each asset, of all groups: what was exported and received, and what was imported and paid. Where shards have ended,
+    /// the second must not be more than the first.
+    passed: BTreeMap<AssetId, [u128; 2]>,
+    /// The same by height.
+    heights_of: Heights,
+    /// How often all disks were compared at the newest heights, and single ones with the books of theirs.
+    sums: u64,
+    disks: u64,
 }
 
 fn total(start: [u128; 2], peers: &[(GroupId, u128)]) -> Option<u128> {
@@ -69,6 +85,16 @@ impl Conservation {
         for line in &block.flow {
             self.line(facts, group, height, line, found);
         }
+        for line in block.flow.iter().filter(|_| facts.lines.changed()) {
+            let [left, came] = self.passed.get(&line.asset).copied().unwrap_or_default();
+            if came > left {
+                let asset = line.asset;
+                found.push(format!(
+                    "with height {height} of {group} {came} of {asset} have come to all groups, and {left} have left them"
+                ));
+            }
+        }
+        self.heights_of.block(block);
     }
 
     /// What a committed transaction posts in a group on one side of a synchronous credit.
@@ -83,9 +109,13 @@ impl Conservation {
             }
             if facts.lives(from, group) && self.posted.insert((*txid, slot, true)) {
                 *self.paid.entry(key).or_insert(0) += amount;
+                self.passed.entry(*asset).or_default()[1] += amount;
+                self.heights_of.paid(group, key.1, *asset, *amount);
             }
             if facts.lives(to, group) && self.posted.insert((*txid, slot, false)) {
                 *self.received.entry(key).or_insert(0) += amount;
+                self.passed.entry(*asset).or_default()[0] += amount;
+                self.heights_of.received(group, key.0, *asset, *amount);
             }
         }
     }
@@ -94,12 +124,15 @@ impl Conservation {
     fn born(&mut self, born: &BornSeen) {
         let group = born.header.group;
         self.heights.entry(group).or_insert(born.header.height);
+        let mut held = Sums::new();
         for (key, value) in &born.pairs {
             let asset = key.strip_prefix(b"Xtotal/").and_then(|id| <[u8; 16]>::try_from(id).ok());
             if let (Some(asset), Ok(total)) = (asset, borsh::from_slice::<u128>(value)) {
                 self.closing.entry((group, AssetId(asset))).or_insert(total);
+                held.insert(AssetId(asset), total);
             }
         }
+        self.heights_of.begun(group, born.header.height, held);
     }
 
     fn line(&mut self, facts: &Facts, group: GroupId, height: Height, line: &FlowLine, found: &mut Vec<String>) {
@@ -115,6 +148,9 @@ impl Conservation {
         if left.is_none() || left != right {
             found.push(format!("the value flow of height {height} of {group} does not balance: {line:?}"));
         }
+        let [left, came] = self.passed.entry(line.asset).or_default();
+        *left += line.exported.iter().map(|(_, amount)| amount).sum::<u128>();
+        *came += line.imported.iter().map(|(_, amount)| amount).sum::<u128>();
         *self.minted.entry(line.asset).or_insert(0) += line.minted;
         *self.burned.entry(line.asset).or_insert(0) += line.burned;
         for (dest, amount) in &line.exported {
@@ -137,7 +173,7 @@ impl Conservation {
 
     /// Compares what the disks hold with the books, if for every group there is a replica that has
     /// all blocks seen so far.
-    fn sums(&self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) -> Result<(), String> {
+    fn sums(&mut self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) -> Result<(), String> {
         let mut newest = Vec::new();
         let others = facts.genesis.committees.iter().map(|committee| committee.group);
         let others = others.filter(|group| group.kind() != Some(GroupKind::Shard));
@@ -169,8 +205,68 @@ impl Conservation {
                 found.push(format!("of {asset} there are {there}, minted less burned are {expected}"));
             }
         }
+        self.sums += 1;
         Ok(())
     }
+
+    /// Compares what the accounts on a disk have with what its group held at the height that it stands at.
+    fn disk(&mut self, replica: &RawReplica<'_>, found: &mut Vec<String>) -> Result<(), String> {
+        let applied: Option<AppliedRecord> = state::find(replica.kv, &schema::applied())?;
+        let (node, group) = (replica.node, replica.group);
+        let known = applied.and_then(|applied| Some((applied.height, self.heights_of.held(group, applied.height)?)));
+        let Some((height, expected)) = known else { return Ok(()) };
+        let mut held = Sums::new();
+        accounts(replica, &mut held)?;
+        held.retain(|_, amount| *amount > 0);
+        if held != expected {
+            found.push(format!(
+                "at height {height} of {group} node {node} has {held:?}, and the group held {expected:?}"
+            ));
+        }
+        self.disks += 1;
+        Ok(())
+    }
+
+    /// In the end everything has arrived. Where shards have ended, what they had sent has been sent on by those that came
+    /// from them: of each shard with all of its kin, what it has sent to shards; and of any other group what was sent to it.
+    fn arrived(&self, facts: &Facts, found: &mut Vec<String>) {
+        let kin = kin(facts);
+        let of = |(source, dest, asset): &(GroupId, GroupId, AssetId)| {
+            let to_shards = dest.kind() == Some(GroupKind::Shard);
+            let source = kin.get(source).copied().unwrap_or(*source);
+            (if to_shards { ("from", source) } else { ("to", *dest) }, *asset)
+        };
+        let sums = |book: &BTreeMap<(GroupId, GroupId, AssetId), u128>| {
+            let mut sums: BTreeMap<((&'static str, GroupId), AssetId), u128> = BTreeMap::new();
+            for (key, amount) in book.iter().filter(|(_, amount)| **amount > 0) {
+                *sums.entry(of(key)).or_insert(0) += amount;
+            }
+            sums
+        };
+        let (exported, imported) = (sums(&self.exported), sums(&self.imported));
+        for key in exported.keys().chain(imported.keys()).collect::<BTreeSet<_>>() {
+            let at = |book: &BTreeMap<_, u128>| book.get(key).copied().unwrap_or(0);
+            let (left, came) = (at(&exported), at(&imported));
+            if left != came {
+                let ((way, group), asset) = key;
+                found.push(format!("{way} {group} and its kin {left} of {asset} have left, and {came} have come"));
+            }
+        }
+    }
+}
+
+/// Of each shard that has ended, or came from another one, the first of all that are related to it.
+fn kin(facts: &Facts) -> BTreeMap<GroupId, GroupId> {
+    let mut kin: BTreeMap<GroupId, GroupId> = BTreeMap::new();
+    let lineage = facts.lines.layouts().values().next_back().map_or(&[][..], |layout| &layout.lineage[..]);
+    for entry in lineage {
+        let all = entry.successors.iter().chain([&entry.group]);
+        let names: BTreeSet<GroupId> = all.map(|group| kin.get(group).copied().unwrap_or(*group)).collect();
+        let Some(name) = names.first().copied() else { continue };
+        kin.values_mut().filter(|other| names.contains(&**other)).for_each(|other| *other = name);
+        kin.extend(entry.successors.iter().chain([&entry.group]).map(|group| (*group, name)));
+    }
+    kin
 }
 
 fn accounts(replica: &RawReplica<'_>, held: &mut BTreeMap<AssetId, u128>) -> Result<(), String> {
@@ -221,13 +317,18 @@ fn in_flight(
 }
 
 /// The value that a message carries.
+pub(super) fn value(message: &Message) -> Option<(AssetId, u128)> {
+    match message {
+        Message::Credit(credit) => Some((credit.asset, credit.amount)),
+        Message::Transfer(transfer) => Some((transfer.asset, transfer.amount)),
+        _ => None,
+    }
+}
+
 fn add(message: &Message, held: &mut BTreeMap<AssetId, u128>) {
-    let (asset, amount) = match message {
-        Message::Credit(credit) => (credit.asset, credit.amount),
-        Message::Transfer(transfer) => (transfer.asset, transfer.amount),
-        _ => return,
-    };
-    *held.entry(asset).or_insert(0) += amount;
+    if let Some((asset, amount)) = value(message) {
+        *held.entry(asset).or_insert(0) += amount;
+    }
 }
 
 /// Credits in streams that have ended which nobody has taken and which have not gone on yet. Both children of a shard have
@@ -277,18 +378,16 @@ impl Checker for Conservation {
         if let Err(error) = self.sums(facts, replicas, found) {
             found.push(error);
         }
-        if moment == Moment::End && facts.lines.changed() {
-            let sums = |book: &BTreeMap<(GroupId, GroupId, AssetId), u128>| {
-                let mut sums: BTreeMap<AssetId, u128> = BTreeMap::new();
-                for ((_, _, asset), amount) in book {
-                    *sums.entry(*asset).or_insert(0) += amount;
-                }
-                sums
-            };
-            let (exported, imported) = (sums(&self.exported), sums(&self.imported));
-            if exported != imported {
-                found.push(format!("all groups have exported {exported:?} and imported {imported:?}"));
+        for replica in replicas {
+            if let Err(error) = self.disk(replica, found) {
+                found.push(error);
             }
+        }
+        for _ in 0..VECTORS {
+            found.extend(self.heights_of.compare(facts).err());
+        }
+        if moment == Moment::End && facts.lines.changed() {
+            self.arrived(facts, found);
         } else if moment == Moment::End {
             for (stream, exported) in &self.exported {
                 let imported = self.imported.get(stream).copied().unwrap_or(0);
@@ -298,4 +397,15 @@ impl Checker for Conservation {
             }
         }
     }
+
+    fn tally(&self, coverage: &mut Coverage) {
+        coverage.sums += self.sums;
+        coverage.vectors += self.heights_of.vectors;
+        coverage.vectors_across += self.heights_of.across;
+        coverage.disks_compared += self.disks;
+    }
 }
+
+#[cfg(test)]
+#[path = "conservation_tests.rs"]
+mod tests;

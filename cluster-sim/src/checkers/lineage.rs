@@ -3,7 +3,8 @@
 //! from theirs. What the beacon says of it for good says the same. No number is given to two shards, one job at a time has
 //! shards stand still, and nothing comes behind the last block of a shard that has ended.
 //!
-//! Roots are computed here from the leaves, by SHA-256.
+//! Roots are computed here from the leaves, by SHA-256, and compared with those in headers: that of a shard that was cut, or
+//! into which two were joined, is the inner node over the roots of its halves.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +17,16 @@ use ledger::ids::{AssetId, GroupId, GroupKind, Height, JobId, TimeMs};
 use ledger::layout::{BitPrefix, Layout};
 use ledger::lineage::{BornShard, Origin};
 use ledger::schema;
-use sha2::{Digest, Sha256};
 
 use super::equal_roots::header_hash;
 use super::lines::under;
+use super::roots::{hash_of, over, root};
 use super::{BlockSeen, BornSeen, Checker, Facts, Moment, RawReplica, Seen};
 use crate::state;
 
 /// Key prefix of jobs in the beacon's state.
 const JOBS: &[u8] = b"Gjob/";
 const TOTALS: &[u8] = b"Xtotal/";
-const EMPTY: [u8; 32] = *b"SPARSE_MERKLE_PLACEHOLDER_HASH__";
 
 /// The highest block of a group that anybody has shown.
 #[derive(Clone, Copy)]
@@ -34,6 +34,7 @@ struct Last {
     height: Height,
     hash: Hash32,
     time_ms: TimeMs,
+    state_root: Hash32,
     sealed: bool,
 }
 
@@ -41,6 +42,8 @@ struct Last {
 struct Begun {
     hash: Hash32,
     state_root: Hash32,
+    /// How many leaves this is the root of.
+    leaves: usize,
     parents: Vec<Hash32>,
 }
 
@@ -54,28 +57,6 @@ pub struct Lineage {
 }
 
 type Leaves<'a> = BTreeMap<&'a [u8], &'a [u8]>;
-
-fn bit(position: &[u8; 32], depth: usize) -> bool {
-    position[depth / 8] >> (7 - depth % 8) & 1 == 1
-}
-
-fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().into()
-}
-
-/// The root of leaves that agree in their first bits; they are sorted.
-fn root(leaves: &[([u8; 32], [u8; 32])], depth: usize) -> [u8; 32] {
-    match leaves {
-        [] => EMPTY,
-        [(position, value)] => hash_of(&[b"JMT::LeafNode", position, value]),
-        _ => {
-            let (left, right) = leaves.split_at(leaves.partition_point(|(position, _)| !bit(position, depth)));
-            hash_of(&[b"JMT::IntrnalNode", &root(left, depth + 1), &root(right, depth + 1)])
-        }
-    }
-}
 
 fn partition(key: &[u8]) -> Option<[u8; 32]> {
     key.get(1..33)?.try_into().ok()
@@ -175,8 +156,31 @@ impl Lineage {
             }
         }
         let sealed = header.flags & FLAG_SEALED != 0;
-        let last = Last { height: header.height, hash: header_hash(header), time_ms: header.time_ms, sealed };
-        self.last.insert(group, last);
+        let (height, time_ms, state_root) = (header.height, header.time_ms, header.state_root);
+        self.last.insert(group, Last { height, hash: header_hash(header), time_ms, state_root, sealed });
+    }
+
+    /// Whether the root with which a shard begins and those in the last headers of its parents are of one tree. Of a shard
+    /// that was cut this is known when both halves have begun.
+    fn of_one_tree(&self, facts: &Facts, born: &BornSeen) -> Option<String> {
+        let group = born.header.group;
+        let (whole, over_halves) = match &born.parents[..] {
+            [(parent, _)] => {
+                let begun = |group: &GroupId| self.begun.get(group).map(|begun| (begun.state_root, begun.leaves));
+                let [left, right] = facts.lines.successors(*parent) else { return None };
+                (self.last.get(parent)?.state_root, over(begun(left)?, begun(right)?))
+            }
+            [left, right] => {
+                let ended =
+                    |(parent, leaves): &(GroupId, Vec<_>)| Some((self.last.get(parent)?.state_root, leaves.len()));
+                (born.header.state_root, over(ended(left)?, ended(right)?))
+            }
+            _ => return None,
+        };
+        (whole != over_halves).then(|| {
+            let parents: Vec<GroupId> = born.parents.iter().map(|(parent, _)| *parent).collect();
+            format!("the roots of {group} and of {parents:?}, out of which it begins, are not of one tree")
+        })
     }
 
     fn born(&mut self, facts: &Facts, born: &BornSeen, found: &mut Vec<String>) -> Result<(), String> {
@@ -255,13 +259,15 @@ impl Lineage {
             wrong("and does not say so of itself");
         }
         if first {
-            let last = Last { height: header.height, hash, time_ms: header.time_ms, sealed: false };
-            self.last.insert(group, last);
+            let (height, time_ms, state_root) = (header.height, header.time_ms, header.state_root);
+            self.last.insert(group, Last { height, hash, time_ms, state_root, sealed: false });
         }
-        let begun = Begun { hash, state_root: header.state_root, parents: header.parents.clone() };
+        let (state_root, parents) = (header.state_root, header.parents.clone());
+        let begun = Begun { hash, state_root, leaves: hashed.len(), parents };
         if self.begun.entry(group).or_insert(begun).hash != hash {
             found.push(format!("{group} begins on node {node} with another block than elsewhere"));
         }
+        found.extend(self.of_one_tree(facts, born));
         Ok(())
     }
 
@@ -339,20 +345,54 @@ impl Checker for Lineage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::roots::bit;
+    use super::super::roots::tests::leaves;
+    use super::super::trial::{facts, header};
     use super::*;
-    use ledger::tree::{StateTree, value_hash};
+    use bytes::Bytes;
+    use ledger::header::Header;
+    use ledger::ids::NodeId;
 
+    /// A shard that was cut, by the leaves in its halves, and the one that these were joined into.
     #[test]
-    fn the_root_is_that_of_the_tree() {
-        for count in 0..24u8 {
-            let mut leaves: Vec<([u8; 32], [u8; 32])> =
-                (0..count).map(|seed| (hash_of(&[&[seed]]), value_hash(&[seed]))).collect();
-            let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
-            tree.apply(leaves.iter().map(|(position, value)| (*position, Some(*value))))
-                .expect("all are below the root");
-            leaves.sort_unstable();
-            assert_eq!(root(&leaves, 0), tree.root(), "{count}");
+    fn roots_that_are_not_of_one_tree_are_found() {
+        let shard = GroupId::shard;
+        let cut = Layout::even(1).split(shard(0), [shard(1), shard(2)]).expect("it can be cut");
+        let joined = cut.merge([shard(1), shard(2)], shard(3)).expect("they are halves");
+        let mut facts = facts(Layout::even(1));
+        facts.lines.learn(&cut);
+        facts.lines.learn(&joined);
+        let all = leaves(9);
+        let (left, right) = all.split_at(all.partition_point(|(place, _)| !bit(place, 0)));
+        let roots = [(shard(0), root(&all, 0)), (shard(1), root(left, 1)), (shard(2), root(right, 1))];
+        let nothing = |count: usize| vec![(Bytes::new(), Bytes::new()); count];
+        let born = |group: u32, root: [u8; 32], parents| {
+            let header = Header { state_root: Hash32(root), ..header(shard(group), 6) };
+            BornSeen { node: NodeId(0), header, pairs: Vec::new(), parents }
+        };
+        let half = |group: u32| born(group, roots[group as usize].1, vec![(shard(0), nothing(9))]);
+        let whole = |root| born(3, root, vec![(shard(1), nothing(left.len())), (shard(2), nothing(right.len()))]);
+        let mut lineage = Lineage::default();
+        for (group, root) in roots {
+            let (height, time_ms, state_root) = (Height(5), TimeMs(5), Hash32(root));
+            lineage.last.insert(group, Last { height, hash: Hash32::ZERO, time_ms, state_root, sealed: true });
         }
+        let begins = |lineage: &mut Lineage, group: u32, leaves: usize| {
+            let (hash, state_root) = (Hash32::ZERO, Hash32(roots[group as usize].1));
+            lineage.begun.insert(shard(group), Begun { hash, state_root, leaves, parents: Vec::new() });
+        };
+        begins(&mut lineage, 1, left.len());
+        assert_eq!(lineage.of_one_tree(&facts, &half(1)), None, "the other half is not known");
+        begins(&mut lineage, 2, right.len());
+        assert_eq!(lineage.of_one_tree(&facts, &half(2)), None);
+        assert_eq!(lineage.of_one_tree(&facts, &whole(roots[0].1)), None);
+        assert!(lineage.of_one_tree(&facts, &whole([7; 32])).is_some(), "the joined one has another root");
+        lineage.last.get_mut(&shard(0)).expect("it is known").state_root = Hash32([7; 32]);
+        for group in [1, 2] {
+            assert!(lineage.of_one_tree(&facts, &half(group)).is_some(), "the one that was cut had another root");
+        }
+        lineage.last.get_mut(&shard(1)).expect("it is known").state_root = Hash32([7; 32]);
+        assert!(lineage.of_one_tree(&facts, &whole(roots[0].1)).is_some(), "the left one had another root");
     }
 
     #[test]

@@ -62,6 +62,12 @@ impl Lines {
         self.successors.contains_key(&group)
     }
 
+    /// What a shard became that has ended, left first; nothing of one that lives.
+    #[must_use]
+    pub fn successors(&self, group: GroupId) -> &[GroupId] {
+        self.successors.get(&group).map_or(&[], Vec::as_slice)
+    }
+
     /// Shards that live.
     pub fn living(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.prefixes.keys().copied().filter(|group| !self.retired(*group))

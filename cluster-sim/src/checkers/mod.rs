@@ -16,6 +16,7 @@ pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
 pub mod foundings;
+mod heights;
 pub mod holds;
 pub mod isolation;
 pub mod keys;
@@ -31,6 +32,7 @@ pub mod quorums;
 pub mod registers;
 pub mod removal;
 pub mod revocations;
+mod roots;
 pub mod rules;
 pub mod seats;
 pub mod secrecy;
@@ -39,6 +41,7 @@ pub mod stints;
 pub mod streams;
 #[cfg(test)]
 mod testing;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -54,6 +57,7 @@ use sha2::{Digest, Sha256};
 use storage::mem::MemKv;
 
 use crate::replica::Wal;
+use crate::report::Coverage;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
@@ -281,6 +285,9 @@ pub trait Checker {
 
     /// The disks lie open.
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>);
+
+    /// Adds how often it has compared something that is not always there to be compared.
+    fn tally(&self, _: &mut Coverage) {}
 }
 
 /// All checkers of a run.
@@ -293,10 +300,8 @@ pub struct Checkers {
 }
 
 impl Checkers {
-    /// All of them.
-    #[must_use]
-    pub fn new(facts: Facts) -> Self {
-        let checkers: Vec<Box<dyn Checker>> = vec![
+    fn all() -> Vec<Box<dyn Checker>> {
+        vec![
             Box::new(equal_roots::EqualRoots::default()),
             Box::new(monotone::Monotone::default()),
             Box::new(certificates::Certificates::default()),
@@ -324,8 +329,19 @@ impl Checkers {
             Box::new(comings::Comings::default()),
             Box::new(keys::Keys::default()),
             Box::new(rules::Rules::default()),
-        ];
-        Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
+        ]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        Self { facts, heights: BTreeMap::new(), checkers: Self::all(), violations: Vec::new() }
+    }
+
+    /// Names of all of them, each in front of what its checker finds.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        Self::all().iter().map(|checker| checker.name()).collect()
     }
 
     /// What the run is known to contain.
@@ -353,6 +369,11 @@ impl Checkers {
             let name = checker.name();
             self.violations.extend(found.drain(..).map(|text| format!("{name}: {text}")));
         }
+    }
+
+    /// Adds what all of them have counted.
+    pub(crate) fn tally(&self, coverage: &mut Coverage) {
+        self.checkers.iter().for_each(|checker| checker.tally(coverage));
     }
 
     /// Lets all of them look at the disks.

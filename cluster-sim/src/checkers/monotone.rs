@@ -157,3 +157,74 @@ impl Checker for Monotone {
 
     fn audit(&mut self, _: &Facts, _: Moment, _: &[RawReplica<'_>], _: &mut Vec<String>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use consensus::port::Position;
+    use ledger::layout::Layout;
+
+    use super::super::trial::{self, block, leaf};
+    use super::*;
+
+    const GROUP: GroupId = GroupId::shard(0);
+    const PEER: GroupId = GroupId::shard(1);
+
+    fn applies(block: BlockSeen) -> Seen {
+        Seen::Block(Box::new(block))
+    }
+
+    fn role(node: u32, leads: bool, term: u64) -> Seen {
+        Seen::Role { node: NodeId(node), group: GROUP, leads, stint: 0, term }
+    }
+
+    #[test]
+    fn what_goes_back_or_is_told_too_early_is_found() {
+        let (node, group) = (NodeId(0), GROUP);
+        let heights = |heights: &[u64]| heights.iter().map(|height| applies(block(GROUP, *height))).collect::<Vec<_>>();
+        let takes = |height, upto: &[u64]| {
+            let inbox = upto.iter().map(|upto| leaf(PEER, *upto)).collect();
+            applies(BlockSeen { inbox, ..block(GROUP, height) })
+        };
+        let sends = |height, upto| applies(BlockSeen { outbox: vec![leaf(PEER, upto)], ..block(GROUP, height) });
+        let again = Position { term: 1, leader: 0, index: 1 };
+        let fetched = Seen::Fetched { node, join: 1, group, height: Height(1), index: 1 };
+        let took = |next_seq| Seen::PeerTook { node: NodeId(1), group: PEER, dest: GROUP, next_seq };
+        for (all, what) in [
+            (heights(&[1, 2, 3]), None),
+            (heights(&[1, 3]), Some("applied height 3")),
+            (
+                vec![applies(block(GROUP, 1)), applies(BlockSeen { position: again, ..block(GROUP, 2) })],
+                Some("applied entry 1"),
+            ),
+            (vec![takes(1, &[5]), takes(2, &[5]), sends(3, 2)], Some("the cursor of a peer disappeared")),
+            (vec![takes(1, &[5]), takes(2, &[4])], Some("the cursor with")),
+            (vec![takes(1, &[5]), takes(2, &[])], Some("the cursor of a peer disappeared")),
+            (vec![sends(1, 5), sends(2, 4)], Some("the stream with")),
+            (vec![takes(1, &[5]), took(5)], None),
+            (vec![takes(1, &[5]), took(6)], Some("believes that")),
+            ([heights(&[1, 2]), vec![fetched]].concat(), Some("back to a state of 1")),
+            (
+                [
+                    heights(&[1, 2]),
+                    vec![
+                        Seen::Flushed { node, group, height: Height(2) },
+                        Seen::Started { node, group, height: Height(1) },
+                    ],
+                ]
+                .concat(),
+                Some("it had flushed 2"),
+            ),
+            (vec![role(0, true, 3), role(1, false, 3), role(0, false, 4)], None),
+            (vec![role(0, true, 3), role(0, false, 2)], Some("the term of")),
+            (vec![role(0, true, 3), role(1, true, 3)], Some("both lead")),
+        ] {
+            let facts = trial::facts(Layout::even(2));
+            let (mut monotone, mut found) = (Monotone::default(), Vec::new());
+            all.iter().for_each(|seen| monotone.see(&facts, seen, true, &mut found));
+            match what {
+                None => assert!(found.is_empty(), "{found:?}"),
+                Some(what) => assert!(matches!(&found[..], [one] if one.contains(what)), "{what}: {found:?}"),
+            }
+        }
+    }
+}

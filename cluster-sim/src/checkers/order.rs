@@ -172,3 +172,77 @@ impl Checker for Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use consensus::local::LocalLog;
+    use ledger::hash::Hash32;
+    use ledger::ids::{GroupId, Height, NodeId, TimeMs};
+    use ledger::layout::Layout;
+    use ledger::receipt::{Outcome, Receipt};
+    use storage::kv::{Kv, WriteBatch};
+    use storage::mem::MemKv;
+
+    use super::super::trial::{self, block, operation};
+    use super::*;
+
+    const ACCOUNT: Address = Address([5; 20]);
+
+    /// An account is frozen by the first transaction; the second one needs its first version, the third one another.
+    fn facts() -> Facts {
+        let check = |version| Move::Check { account: ACCOUNT, condition: Condition::Version(version) };
+        let freeze = Move::Write { account: ACCOUNT, write: AccountWrite::Frozen(true) };
+        let load = vec![operation(0, vec![freeze]), operation(1, vec![check(1)]), operation(2, vec![check(4)])];
+        trial::facts_with(Layout::even(1), load)
+    }
+
+    /// A block commits these, in order.
+    fn commit(order: &mut Order, facts: &Facts, ids: &[u8]) -> Vec<String> {
+        let receipt = |id: &u8| Receipt {
+            version: 1,
+            txid: TxId(Hash32([*id; 32])),
+            group: GroupId::shard(0),
+            height: Height(1),
+            index: 0,
+            time_ms: TimeMs(1),
+            outcome: Outcome::Committed { mail: Vec::new() },
+        };
+        let seen = BlockSeen { receipts: ids.iter().map(receipt).collect(), ..block(GroupId::shard(0), 1) };
+        let mut found = Vec::new();
+        order.see(facts, &Seen::Block(Box::new(seen)), true, &mut found);
+        found
+    }
+
+    #[test]
+    fn a_check_of_a_version_that_does_not_hold_at_its_place_is_found() {
+        let facts = facts();
+        assert_eq!(commit(&mut Order::default(), &facts, &[0, 1]), Vec::<String>::new());
+        for ids in [&[1, 0][..], &[0, 2]] {
+            let found = commit(&mut Order::default(), &facts, ids);
+            assert!(matches!(&found[..], [one] if one.contains("committed with version")), "{ids:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_is_not_as_the_order_makes_it_is_found() {
+        let facts = facts();
+        for (sequence, flags, what) in
+            [(1, FLAG_FROZEN, None), (2, FLAG_FROZEN, Some("has version 2")), (1, 0, Some("has frozen false"))]
+        {
+            let mut order = Order::default();
+            assert_eq!(commit(&mut order, &facts, &[0]), Vec::<String>::new());
+            let record = AccountRecord { sequence, flags, ..AccountRecord::default() };
+            let (kv, mut batch) = (MemKv::new(), WriteBatch::new());
+            batch.put(schema::account(&ACCOUNT), borsh::to_vec(&record).expect("it is plain data"));
+            kv.write(batch).expect("memory takes it");
+            let log = LocalLog::default();
+            let replica = RawReplica { node: NodeId(0), group: GroupId::shard(0), kv: &kv, log: &log, wal: None };
+            let mut found = Vec::new();
+            order.audit(&facts, Moment::End, &[replica], &mut found);
+            match what {
+                None => assert!(found.is_empty(), "{found:?}"),
+                Some(what) => assert!(matches!(&found[..], [one] if one.contains(what)), "{what}: {found:?}"),
+            }
+        }
+    }
+}

@@ -150,3 +150,63 @@ impl Checker for Stints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::ids::{Epoch, Incarnation};
+    use ledger::layout::Layout;
+
+    use super::super::trial::{self, block};
+    use super::*;
+
+    const GROUP: GroupId = GroupId::shard(0);
+
+    /// The committee under either engine.
+    fn committees() -> (Committee, Committee) {
+        let raft = Committee::majority(GROUP, Incarnation(0), Epoch(0), Vec::new());
+        let bft = Committee { epoch: Epoch(1), engine: Engine::Bft, ..raft.clone() };
+        (raft, bft)
+    }
+
+    /// A block at an entry, that one committee has signed and the next one goes on from.
+    fn at(height: u64, index: u64, by: &Committee, next: &Committee) -> Seen {
+        let mut seen = block(GROUP, height);
+        seen.position.index = index;
+        seen.header.committee_hash = committee_hash(by);
+        seen.header.next_committee_hash = committee_hash(next);
+        Seen::Block(Box::new(seen))
+    }
+
+    fn begins(engine: Engine, stint: u64) -> Seen {
+        Seen::Stint { node: NodeId(0), group: GROUP, engine, stint }
+    }
+
+    #[test]
+    fn a_group_that_does_not_go_on_as_the_block_says_that_hands_over_is_found() {
+        let (raft, bft) = committees();
+        let mut facts = trial::facts(Layout::even(1));
+        facts.know(&raft);
+        facts.know(&bft);
+        let over = || vec![at(1, 1, &raft, &raft), at(2, 4, &raft, &bft)];
+        for (more, what) in [
+            (vec![begins(Engine::Bft, 4), at(3, 5, &bft, &bft)], None),
+            (vec![at(2, 5, &raft, &bft)], Some("and by entry 4 elsewhere")),
+            (vec![at(3, 5, &raft, &raft)], Some("is not ordered by the engine")),
+            (vec![at(3, 4, &bft, &bft)], Some("is not ordered by the engine")),
+            (vec![begins(Engine::Raft, 4)], Some("which does not say so")),
+            (vec![begins(Engine::Bft, 3)], Some("which does not say so")),
+            (vec![begins(Engine::Bft, 4), begins(Engine::Bft, 4)], Some("has begun behind 4 before")),
+        ] {
+            let (mut stints, mut found) = (Stints::default(), Vec::new());
+            for seen in over().iter().chain(&more) {
+                let first =
+                    !matches!(seen, Seen::Block(block) if block.header.height.0 == 2 && block.position.index > 4);
+                stints.see(&facts, seen, first, &mut found);
+            }
+            match what {
+                None => assert!(found.is_empty(), "{found:?}"),
+                Some(what) => assert!(matches!(&found[..], [one] if one.contains(what)), "{what}: {found:?}"),
+            }
+        }
+    }
+}

@@ -1,6 +1,8 @@
-//! Runs on all cores.
+//! Runs on all cores, and who finds which bug.
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
+
+pub mod finders;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

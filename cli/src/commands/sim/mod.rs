@@ -55,7 +55,10 @@ struct Report {
     faults_per_second: f64,
     virtual_seconds: f64,
     events: u64,
+    /// What has happened, in all runs together.
     coverage: Coverage,
+    /// What of it has happened in no run.
+    unmet: Vec<&'static str>,
     /// Event hash of each seed, in their order.
     event_hashes: Vec<(u64, String)>,
     /// The runs that violated something, with the command that repeats each.
@@ -99,7 +102,7 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
     }
     output.result(&report, || text(&report))?;
     match report.failures.first() {
-        None => Ok(()),
+        None => met(args, &report),
         Some(first) => {
             let cause = format!(
                 "{} of {} seeds violated something; seed {}: {}",
@@ -113,6 +116,17 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
     }
 }
 
+/// Whether all has happened that was asked for.
+fn met(args: &Sim, report: &Report) -> Result<(), CliError> {
+    let missing: Vec<&str> =
+        report.unmet.iter().copied().filter(|what| args.met.iter().any(|name| name == what)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let cause = format!("in {} seeds there was nothing of: {}", report.seeds, missing.join(", "));
+    Err(CliError::new("sim_unmet", cause, "run more seeds, or such as have it: --reshapes 3").after_report())
+}
+
 /// Only studies take as much as the grammar does.
 fn check(args: &Sim) -> Result<(), CliError> {
     let limits = [
@@ -120,6 +134,15 @@ fn check(args: &Sim) -> Result<(), CliError> {
         ("nodes", args.nodes, NODES_MAX),
         ("replicas", args.replicas.map(u32::from), REPLICAS_MAX.into()),
     ];
+    let known = Coverage::default().counts();
+    if let Some(name) = args.met.iter().find(|name| known.iter().all(|(what, _)| what != name)) {
+        let cause = format!("nothing that happens in a run is called '{name}'");
+        return Err(CliError::usage(
+            "sim_coverage",
+            cause,
+            "take names of `coverage` in the JSON: sim --seed 1 --json",
+        ));
+    }
     match limits.into_iter().find_map(|(what, asked, max)| Some((what, asked.filter(|asked| *asked > max)?, max))) {
         None => Ok(()),
         Some((what, asked, max)) => {
@@ -187,6 +210,7 @@ fn sum_up(args: &Sim, reports: Vec<SimReport>, seconds: f64) -> Report {
         faults_per_second: rounded(faults as f64 / seconds),
         virtual_seconds: rounded(reports.iter().map(|report| report.virtual_seconds).sum()),
         events: sum(|report| report.events),
+        unmet: coverage.counts().into_iter().filter(|(_, count)| *count == 0).map(|(what, _)| what).collect(),
         coverage,
         event_hashes: reports.iter().take(LISTED_MAX).map(|report| (report.seed, report.event_hash.clone())).collect(),
         failures: reports.into_iter().filter(|report| !report.passed()).collect(),
@@ -237,6 +261,9 @@ fn text(report: &Report) -> String {
         .collect();
     for line in counts.chunks(6) {
         text.push_str(&format!("\n  {}", line.join(", ")));
+    }
+    if !report.unmet.is_empty() {
+        text.push_str(&format!("\n  in no run: {}", report.unmet.join(", ").replace('_', " ")));
     }
     for (at, failure) in report.failures.iter().enumerate() {
         text.push_str(&format!(
