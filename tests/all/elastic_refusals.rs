@@ -23,7 +23,7 @@ use crate::support::up::Up;
 const ZERO: GroupId = GroupId::shard(0);
 
 /// Four nodes of three organisations, of which three have a seat in each shard.
-async fn four_nodes(shards: u32) -> (Up, Client, Bank, Vec<Wallet>) {
+pub async fn four_nodes(shards: u32) -> (Up, Client, Bank, Vec<Wallet>) {
     let up = Up::start_with(4, shards, &["--replicas", "3", "--orgs", "3"]).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let bank = Bank::open(&client).await;
@@ -56,14 +56,14 @@ fn all_refused(up: &Up, rows: &[(&str, &str)]) {
 }
 
 /// The admin of an organisation, over the routers of its own nodes; for what the command line never sends.
-struct Admin {
+pub struct Admin {
     client: Client,
     id: OrgId,
     key: ledger::SecretKey,
 }
 
 impl Admin {
-    async fn of(up: &Up, client: &Client, name: &str) -> Self {
+    pub async fn of(up: &Up, client: &Client, name: &str) -> Self {
         let dir = ClusterDir::at(&up.dir);
         let genesis = client.genesis();
         let id = genesis.orgs.iter().find(|org| org.name == name).unwrap().id;
@@ -72,6 +72,13 @@ impl Admin {
         let folder = dir.admin_dir(name);
         (profile.cert, profile.key) = (folder.join("admin.pem"), folder.join("admin.key"));
         Self { client: Client::connect(&profile).await.unwrap(), id, key: dir.admin_key(name).unwrap() }
+    }
+
+    /// Has the beacon execute a command: the same bytes are sent until it answers.
+    pub async fn gives(&self, command: &BeaconCommand, salt: u8) {
+        let (cluster, until) = (self.client.cluster_id(), TimeMs(now_ms() + 600_000));
+        let signed = SignedCommand::sign(&cluster, command, self.id, [salt; 16], until, &self.key).encode();
+        eventually("the beacon takes the command", async || self.client.command(signed.clone()).await).await;
     }
 
     /// The code by which the beacon refuses a command, signed until a moment.
