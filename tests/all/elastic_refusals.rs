@@ -11,7 +11,8 @@ use proto::v1::NodeStatusReply;
 use seamark_cli::setup::ClusterDir;
 use serde_json::Value;
 
-use crate::elastic::{FUNDS, asked, children, done, reaches, run};
+use crate::elastic::{FUNDS, asked, children, copies, copies_are_gone, done, reaches, run};
+use crate::elastic_faults::{leader, warm};
 use crate::nodes::committees;
 use crate::support::bank::{Bank, Wallet, now_ms, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
@@ -141,8 +142,24 @@ async fn what_speaks_against_a_job_is_told_and_nothing_is_lost() {
             (cancel.as_str(), "not_authorised"),
         ],
     );
+    // Copies of both halves are there on three members. One of these is down when the job is taken back.
+    warm(&up, &split, 3).await;
+    assert_eq!(copies(&up).len(), 6, "{:?}", copies(&up));
+    let leads = leader(&client, GroupId::BEACON).await;
+    let down = [member, mate].into_iter().find(|node| *node != leads).unwrap();
+    up.kill(down).await;
     let taken_back = up.told(&format!("shard cancel {split} --as org-a"));
     assert_eq!(taken_back["state"], "cancelled", "{taken_back}");
+    let of_down = up.dir.join(format!("nodes/node-{down}"));
+    eventually("those that run remove their copies", async || {
+        let left = copies(&up);
+        if left.iter().all(|path| path.starts_with(&of_down)) { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!(copies(&up).len(), 2, "one that is down has not heard of it");
+    up.restart(down);
+    copies_are_gone(&up).await;
+    up.whole(&client, &[GroupId::BEACON, ZERO, GroupId::shard(1)]).await;
     let (again, cut) = (format!("shard cancel {split} --as org-a"), format!("shard cut {split} --as org-a --wait 0"));
     all_refused(&up, &[(again.as_str(), "job_over"), (cut.as_str(), "job_over")]);
 
