@@ -76,5 +76,6 @@ mod support;
 mod tier2;
 mod tour;
 mod transactions;
+mod trimming;
 mod up;
 mod wires;
