@@ -193,6 +193,8 @@ async fn a_node_leaves_although_the_command_and_the_node_that_takes_its_seats_ar
     let seat = Seat::of(&scene.client);
     let leave = format!("node leave {} --wait 120", seat.leaves);
     scene.up.kill(seat.takes).await;
+    // It may have led the beacon, and nobody gives the command again.
+    elastic_faults::leader(&scene.client, GroupId::BEACON).await;
     // One as soon as it is given, and one while it watches that nothing comes of it yet.
     elastic_faults::kill(elastic_faults::begun(&scene.up, &leave));
     let watches = elastic_faults::begun(&scene.up, &leave);
