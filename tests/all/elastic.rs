@@ -2,6 +2,7 @@
 //! before is proved afterwards. Nodes are processes, with mutual TLS and disks that are synced, and one of them is killed
 //! in every phase of a job.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use client::{Client, Consistency, proof};
@@ -87,6 +88,24 @@ pub async fn done(up: &Up, client: &Client, name: &str, ended: &[GroupId]) {
         let left: Vec<u64> =
             replicas.map(|replica| replica.group).filter(|group| ended.contains(&GroupId(*group))).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are still there")) }
+    })
+    .await;
+}
+
+/// The folders of copies in the data of all nodes, whether or not they run.
+pub fn copies(up: &Up) -> Vec<PathBuf> {
+    let nodes = std::fs::read_dir(up.dir.join("nodes")).unwrap();
+    // One that has never run has no data.
+    let data = nodes.flat_map(|node| std::fs::read_dir(node.unwrap().path().join("data")).into_iter().flatten());
+    let is_copy = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("warm-"));
+    data.map(|entry| entry.unwrap().path()).filter(is_copy).collect()
+}
+
+/// Waits until no node keeps a copy of a shard.
+pub async fn copies_are_gone(up: &Up) {
+    eventually("copies that nobody wants are removed", async || match &copies(up)[..] {
+        [] => Ok(()),
+        left => Err(format!("{left:?}")),
     })
     .await;
 }
@@ -234,6 +253,7 @@ async fn a_node_that_is_killed_in_any_phase_of_a_job_comes_back_into_what_came_o
     let mut groups = vec![GroupId::BEACON];
     groups.extend(children(&up, &third).iter().map(|child| child.parse::<GroupId>().unwrap()));
     up.settled(&client, &groups).await;
+    copies_are_gone(&up).await;
 }
 
 /// A member of a shard that does not lead it.

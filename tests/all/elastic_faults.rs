@@ -114,13 +114,13 @@ async fn the_leader_of_the_beacon_is_killed_in_every_phase_of_a_job() {
 }
 
 /// A command that runs beside the test, and is killed.
-fn begun(up: &Up, line: &str) -> Child {
+pub fn begun(up: &Up, line: &str) -> Child {
     let mut command = Command::new(program());
     command.args(line.split_whitespace()).arg("--json").env("SEAMARK_DIR", &up.dir);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn kill(mut command: Child) {
+pub fn kill(mut command: Child) {
     // It may have ended by itself.
     let _ = command.kill();
     command.wait().unwrap();

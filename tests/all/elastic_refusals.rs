@@ -11,7 +11,8 @@ use proto::v1::NodeStatusReply;
 use seamark_cli::setup::ClusterDir;
 use serde_json::Value;
 
-use crate::elastic::{FUNDS, asked, children, done, reaches, run};
+use crate::elastic::{FUNDS, asked, children, copies, copies_are_gone, done, reaches, run};
+use crate::elastic_faults::{leader, warm};
 use crate::nodes::committees;
 use crate::support::bank::{Bank, Wallet, now_ms, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
@@ -23,7 +24,7 @@ use crate::support::up::Up;
 const ZERO: GroupId = GroupId::shard(0);
 
 /// Four nodes of three organisations, of which three have a seat in each shard.
-async fn four_nodes(shards: u32) -> (Up, Client, Bank, Vec<Wallet>) {
+pub async fn four_nodes(shards: u32) -> (Up, Client, Bank, Vec<Wallet>) {
     let up = Up::start_with(4, shards, &["--replicas", "3", "--orgs", "3"]).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let bank = Bank::open(&client).await;
@@ -56,14 +57,14 @@ fn all_refused(up: &Up, rows: &[(&str, &str)]) {
 }
 
 /// The admin of an organisation, over the routers of its own nodes; for what the command line never sends.
-struct Admin {
+pub struct Admin {
     client: Client,
     id: OrgId,
     key: ledger::SecretKey,
 }
 
 impl Admin {
-    async fn of(up: &Up, client: &Client, name: &str) -> Self {
+    pub async fn of(up: &Up, client: &Client, name: &str) -> Self {
         let dir = ClusterDir::at(&up.dir);
         let genesis = client.genesis();
         let id = genesis.orgs.iter().find(|org| org.name == name).unwrap().id;
@@ -72,6 +73,13 @@ impl Admin {
         let folder = dir.admin_dir(name);
         (profile.cert, profile.key) = (folder.join("admin.pem"), folder.join("admin.key"));
         Self { client: Client::connect(&profile).await.unwrap(), id, key: dir.admin_key(name).unwrap() }
+    }
+
+    /// Has the beacon execute a command: the same bytes are sent until it answers.
+    pub async fn gives(&self, command: &BeaconCommand, salt: u8) {
+        let (cluster, until) = (self.client.cluster_id(), TimeMs(now_ms() + 600_000));
+        let signed = SignedCommand::sign(&cluster, command, self.id, [salt; 16], until, &self.key).encode();
+        eventually("the beacon takes the command", async || self.client.command(signed.clone()).await).await;
     }
 
     /// The code by which the beacon refuses a command, signed until a moment.
@@ -134,8 +142,24 @@ async fn what_speaks_against_a_job_is_told_and_nothing_is_lost() {
             (cancel.as_str(), "not_authorised"),
         ],
     );
+    // Copies of both halves are there on three members. One of these is down when the job is taken back.
+    warm(&up, &split, 3).await;
+    assert_eq!(copies(&up).len(), 6, "{:?}", copies(&up));
+    let leads = leader(&client, GroupId::BEACON).await;
+    let down = [member, mate].into_iter().find(|node| *node != leads).unwrap();
+    up.kill(down).await;
     let taken_back = up.told(&format!("shard cancel {split} --as org-a"));
     assert_eq!(taken_back["state"], "cancelled", "{taken_back}");
+    let of_down = up.dir.join(format!("nodes/node-{down}"));
+    eventually("those that run remove their copies", async || {
+        let left = copies(&up);
+        if left.iter().all(|path| path.starts_with(&of_down)) { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!(copies(&up).len(), 2, "one that is down has not heard of it");
+    up.restart(down);
+    copies_are_gone(&up).await;
+    up.whole(&client, &[GroupId::BEACON, ZERO, GroupId::shard(1)]).await;
     let (again, cut) = (format!("shard cancel {split} --as org-a"), format!("shard cut {split} --as org-a --wait 0"));
     all_refused(&up, &[(again.as_str(), "job_over"), (cut.as_str(), "job_over")]);
 

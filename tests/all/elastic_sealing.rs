@@ -8,7 +8,7 @@ use client::{Client, Consistency};
 use ledger::{GroupId, JobId, NodeId};
 use proto::v1::{NodeStatusReply, ReplicaStatus};
 
-use crate::elastic::{FUNDS, all_committed, asked, done, in_the_end, run};
+use crate::elastic::{FUNDS, all_committed, asked, copies_are_gone, done, in_the_end, run};
 use crate::elastic_faults::{leader, warm};
 use crate::nodes::committees;
 use crate::support::bank::{Bank, Wallet, now_ms, wallets_in_each_shard};
@@ -86,6 +86,7 @@ impl Held {
         self.load.next_by_any(MEANWHILE).await;
         if how == "cancelled" {
             self.up.whole(&self.client, &[GroupId::BEACON, self.shard]).await;
+            copies_are_gone(&self.up).await;
             self.job = asked(&self.up, &format!("shard split {}", self.shard)).await;
         }
         done(&self.up, &self.client, &self.job, &[self.shard]).await;

@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`], [`bft_seven`], [`channel_bft`], [`node_key`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_kills`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`], [`bft_seven`], [`channel_bft`], [`node_key`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -39,6 +39,7 @@ mod elastic;
 mod elastic_bft;
 mod elastic_faults;
 mod elastic_history;
+mod elastic_kills;
 mod elastic_refusals;
 mod elastic_sealing;
 mod epochs;
@@ -77,5 +78,6 @@ mod support;
 mod tier2;
 mod tour;
 mod transactions;
+mod trimming;
 mod up;
 mod wires;

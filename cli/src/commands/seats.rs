@@ -97,6 +97,8 @@ pub(super) async fn run(asked: Asked, args: &OneNode, output: Output) -> Result<
     let since = Instant::now();
     let picture = Picture::take(&reader).await?;
     if asked == Asked::Leave && picture.lives.removed.iter().any(|gone| gone.node == node) {
+        // A command that was killed behind its last step has not come to this.
+        forget_router(signer.context().dir(), node)?;
         let report = Report {
             state: "done",
             happened: vec!["it has left before; its number is not given again".to_owned()],
