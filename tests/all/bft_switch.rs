@@ -237,7 +237,7 @@ async fn executed(client: &Client, than: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_that_waits_for_its_fourth_node_is_shown_and_is_taken_back_by_asking_for_the_engine_in_force() {
-    let mut up = three_of_four().await;
+    let mut up = three_of_four(1).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let three = client.genesis().committee(SHARD).unwrap().clone();
     let fourth =

@@ -292,9 +292,21 @@ mod tests {
             ("as it was", |_| {}, None),
             ("nobody is invited any more", |charter| charter.invited.clear(), None),
             ("another founding", |charter| charter.founding = PROMISED, Some("nobody has proposed it")),
-            ("one founder less", |charter| drop(charter.members.pop()), founders),
+            (
+                "one founder less",
+                |charter| {
+                    let _ = charter.members.pop();
+                },
+                founders,
+            ),
             ("one founder more", |charter| charter.members.push(member(2)), founders),
-            ("a node less", |charter| drop(charter.members[1].nodes.pop()), nodes),
+            (
+                "a node less",
+                |charter| {
+                    let _ = charter.members[1].nodes.pop();
+                },
+                nodes,
+            ),
             ("another anchor", |charter| charter.members[1].anchors = vec![NodeId(4)], nodes),
             ("a founder is invited", |charter| charter.invited = vec![OrgId(1)], invited),
             ("a stranger is invited", |charter| charter.invited = vec![OrgId(5)], invited),

@@ -186,7 +186,12 @@ impl Router for Gateway {
             return Ok(Response::new(v1::CommandReply { refusal: Some(refusal), ..v1::CommandReply::default() }));
         };
         let (view, group) = (self.desk.view(), Some(GroupId(request.get_ref().group)));
-        caller::role(&view, &request, group.filter(|group| group.kind().is_some()), caller::commanders(request.get_ref()))?;
+        caller::role(
+            &view,
+            &request,
+            group.filter(|group| group.kind().is_some()),
+            caller::commanders(request.get_ref()),
+        )?;
         let caller = Caller::of(&view, &request)?.to_wire();
         let request = v1::CommandRequest { caller, ..request.into_inner() };
         Ok(Response::new(command::execute(&self.desk, request).await))
