@@ -41,6 +41,7 @@ pub mod stints;
 pub mod streams;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -289,7 +289,13 @@ mod tests {
             (job(SPLIT, Phase::Cancelled), "cancelled", "taken back"),
         ];
         for (job, state, part) in rows {
-            let report = Report::of(&job, &committees, vec!["command ab, signed by org-a".to_owned()], Instant::now());
+            let report = Report::of(
+                &job,
+                &committees,
+                Far::default(),
+                vec!["command ab, signed by org-a".to_owned()],
+                Instant::now(),
+            );
             let text = report.text();
             assert_eq!(report.state, state);
             assert!(text.contains(part) && text.contains("  command ab"), "{part} in\n{text}");
