@@ -221,12 +221,14 @@ impl Rules {
                 self.setting((Family::Scale, bytes(&policy)), &bytes(&ScalePolicy::DEFAULT), by, at);
             }
             BeaconCommand::RegisterOrg(org) => {
-                if self.membership((Family::Admissions, bytes(&org)), by, at) {
+                let comes = self.membership((Family::Admissions, bytes(&org)), by, at);
+                if comes {
                     self.orgs.insert(org.id);
                 }
             }
             BeaconCommand::RemoveOrg { org } => {
-                if self.membership((Family::Removals, bytes(&org)), by, at) {
+                let goes = self.membership((Family::Removals, bytes(&org)), by, at);
+                if goes {
                     self.orgs.remove(&org);
                 }
             }
