@@ -472,7 +472,7 @@ async fn strangers_and_garbage_get_nothing_and_hurt_nobody() {
         .cluster()
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "access_denied", "told at once");
+    assert_eq!(refused.code(), "certificate_unknown_authority", "told at once");
 
     let node_addr = cluster.genesis.nodes[0].peer_addr.clone();
     for addr in [&router.addr, &node_addr] {

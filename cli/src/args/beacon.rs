@@ -342,7 +342,7 @@ pub enum NodeChange {
     },
     /// Replace the key that a node signs headers and votes with, while it runs
     #[command(
-        after_help = "Example:\n  seamark node rotate-key 4\n  seamark node rotate-key 4 --config /srv/node-4/node.toml --as org-a\n\nMakes the next key beside the one in force, sealed under the node's passphrase, and has the beacon\ntake it; nothing is restarted. Each group takes it at a block of its own, and what was certified\nbefore stays provable. The key before is removed when no group needs it. Given again, it goes on\nwhere it was; with --anew it begins with a key that follows the one under way, which is taken an hour\nbehind that one where a group without a quorum does not take it. Refused while a group of the node is\nbeing changed."
+        after_help = "Example:\n  seamark node rotate-key 4\n  seamark node rotate-key 4 --config /srv/node-4/node.toml --as org-a\n\nMakes the next key beside the one in force, sealed under the node's passphrase, and has the beacon\ntake it; nothing is restarted. Each group takes it at a block of its own, and what was certified\nbefore stays provable. The key before is removed when no group needs it. Given again, it goes on\nwhere it was; with --anew it begins with a key that follows the one under way, which is taken an\nhour behind that one where a group without a quorum does not take it. Refused while a group of the\nnode is being changed."
     )]
     RotateKey {
         /// Who signs.
