@@ -134,8 +134,8 @@ fn open(view: &mut View<'_>, joining: &[NodeId], silent: &[NodeId]) -> Vec<NodeI
 ///
 /// # Errors
 /// [`Reject::NodeSilence`].
-pub(crate) fn refuse_at_risk(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
-    let silent = watch::silent_lately(view);
+pub(crate) fn refuse_at_risk(view: &mut View<'_>, now: TimeMs, node: NodeId) -> Result<(), Reject> {
+    let silent = watch::silent_now(view, now);
     let waits = !silent.is_empty() && open(view, &[node], &silent).is_empty() && !open(view, &[node], &[]).is_empty();
     if waits { Err(Reject::NodeSilence) } else { Ok(()) }
 }

@@ -98,7 +98,7 @@ pub(crate) fn join(view: &mut View<'_>, at: &BlockContext, signer: OrgId, id: No
     if !takes_seats(view, &node) {
         return Err(Reject::NodeDrained);
     }
-    arrivals::refuse_at_risk(view, id)?;
+    arrivals::refuse_at_risk(view, at.time_ms, id)?;
     refuse_full(view)?;
     arrivals::begin(view, id, at.time_ms);
     let mail = seats::go_on(view);

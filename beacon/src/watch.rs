@@ -428,10 +428,12 @@ pub fn apply_silence(
     if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > SILENCE_SKEW_MS_MAX || !signed {
         return Err(Reject::SilenceForm);
     }
-    let waits = seats_wait(view);
-    if watch.mode == WatchMode::Replace || waits {
-        refuse_full(view)?;
+    // Without replacing anybody a report counts also while a group takes no mail: seats that wait go on behind a later one.
+    let full = refuse_full(view);
+    if watch.mode == WatchMode::Replace {
+        full?;
     }
+    let waits = seats_wait(view) && full.is_ok();
     let before = silent_lately(view);
     note_silence(view, at.time_ms, report);
     let returned = take_back(view, at, &witnesses);

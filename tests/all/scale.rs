@@ -30,7 +30,6 @@ fn four_shards_by_constants_of_this_machine() {
         "sign_ns",
         "check_ns",
         "message_ns",
-        "audit_ns",
         "audit_stream_ns",
     ] {
         assert!(costs[cost].as_u64().is_some_and(|ns| ns > 0), "{cost}: {costs}");

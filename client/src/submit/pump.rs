@@ -368,7 +368,7 @@ impl Pump {
         let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         let pending = self.pending.get_mut(&txid)?;
         // By a group, it is about the router, whose organisation takes no part in the channel. Another one's may.
-        let turned_away = reject == Some(Reject::AccessDenied) && group.is_some();
+        let turned_away = matches!(reject, Some(Reject::AccessDenied | Reject::ChannelUntold)) && group.is_some();
         if turned_away && !pending.fate_seen && Instant::now() < pending.give_up {
             if !pending.refusing.contains(&self.at) {
                 pending.refusing.push(self.at);
@@ -389,8 +389,10 @@ impl Pump {
             return None;
         }
         // The last answer speaks for the last attempt alone, unless it is a verdict.
-        let no_verdict = passes || turned_away || reject == Some(Reject::Storage);
-        if pending.open && no_verdict && reject != Some(Reject::TooLate) {
+        // That a channel admits the sender no more says nothing of an attempt that it took in before.
+        let no_verdict = passes || turned_away || matches!(reject, Some(Reject::Storage | Reject::ChannelRefused));
+        let says_so = matches!(reject, Some(Reject::TooLate | Reject::ChannelUntold));
+        if pending.open && no_verdict && !says_so {
             let detail = format!("an earlier attempt may have executed; the last answer was {}", refusal.code);
             let (reject, code) = (Reject::TooLate, Reject::TooLate.code().to_owned());
             return self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail });
@@ -488,9 +490,12 @@ fn group_votes(votes: &v1::Votes) -> Result<Vec<GroupVote>, EdgeError> {
 }
 
 /// Whether a refusal leaves open what became of the attempt it answers. A full queue or window took
-/// nothing in; a leader that was lost, or could not read what it has, may have.
+/// nothing in; a leader that was lost, or could not read what it has, or a channel that tells nothing, may have.
 fn leaves_open(reject: Reject) -> bool {
-    matches!(reject, Reject::NotLeader | Reject::GroupStopped | Reject::TooLate | Reject::Storage)
+    matches!(
+        reject,
+        Reject::NotLeader | Reject::GroupStopped | Reject::TooLate | Reject::Storage | Reject::ChannelUntold
+    )
 }
 
 /// Takes what is due, that of this very moment included: the alarm that rings for it would ring on.

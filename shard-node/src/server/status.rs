@@ -112,7 +112,9 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     // What the node counts for all its groups together tells of those, too, that the asker is not shown.
     let told = asker.runs_the_node() || replicas.iter().all(|replica| !replica.hidden);
     let total = |count: u64| if told { count } else { 0 };
-    let (disk_free_bytes, disk_size_bytes) = disk(&hosted.data_dir);
+    let (free, disk_size_bytes) = disk(&hosted.data_dir);
+    // So, too, does how fast the disk fills.
+    let disk_free_bytes = if told { free } else { coarse(free, disk_size_bytes) };
     v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -136,6 +138,12 @@ fn disk(folder: &Path) -> (u64, u64) {
     let Ok(found) = rustix::fs::statvfs(folder) else { return (0, 0) };
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     (bytes(found.f_bavail), bytes(found.f_blocks))
+}
+
+/// Free bytes in steps of a 64th of the disk: enough to see whether there is room, and not who writes.
+fn coarse(free: u64, size: u64) -> u64 {
+    let step = (size / 64).max(1);
+    free / step * step
 }
 
 /// What everybody may know of a channel's replica.

@@ -138,11 +138,11 @@ impl Hosting {
         let open = self.ending.lock().entry(handle.group).or_default().open(first, last);
         for height in open {
             match lend_certificate(handle, height, &here) {
-                Ok(true) if here.len() == children.len() => {
+                Ok(Some(all)) if all && here.len() == children.len() => {
                     self.ending.lock().entry(handle.group).or_default().lent.insert(height);
                 }
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(Some(_)) => {}
+                Ok(None) => {
                     let mut ending = self.ending.lock();
                     let ending = ending.entry(handle.group).or_default();
                     // That of the last one is asked for until it is there.
@@ -190,15 +190,24 @@ impl Hosting {
     }
 }
 
-/// Passes a certificate of a shard that has ended on to what came of it. Says whether there is one.
-fn lend_certificate(handle: &GroupHandle, height: Height, children: &[Arc<GroupHandle>]) -> Result<bool, StorageError> {
+/// Passes a certificate of a shard that has ended on to what came of it. Says whether all of these have it now: one whose
+/// state is closed takes none. `None` when there is no certificate.
+fn lend_certificate(
+    handle: &GroupHandle,
+    height: Height,
+    children: &[Arc<GroupHandle>],
+) -> Result<Option<bool>, StorageError> {
     let key = schema::certificate(height);
     let Some(certificate) = handle.share.state.db().map(|db| db.get(&key)).transpose()?.flatten() else {
-        return Ok(false);
+        return Ok(None);
     };
+    let mut all = true;
     for child in children {
         let origin: Option<Origin> = child.share.state.load(&schema::origin()).ok().flatten();
-        let Some((origin, db)) = origin.zip(child.share.state.db()) else { continue };
+        let Some((origin, db)) = origin.zip(child.share.state.db()) else {
+            all = false;
+            continue;
+        };
         let own = if origin.has_spine(handle.group) { key.clone() } else { schema::archived(handle.group, &key) };
         if db.get(&own)?.is_none() {
             let mut batch = WriteBatch::new();
@@ -206,7 +215,7 @@ fn lend_certificate(handle: &GroupHandle, height: Height, children: &[Arc<GroupH
             db.write(batch)?;
         }
     }
-    Ok(true)
+    Ok(Some(all))
 }
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ pub struct Gate {
     known: Mutex<Known>,
 }
 
+/// So many senders are known at a time: a router names its callers, and may name ever new ones.
+const KNOWN_MAX: usize = 4_096;
+
 /// What was found at a block, of those who were asked about since it is the newest.
 #[derive(Default)]
 struct Known {
@@ -101,6 +104,9 @@ impl Gate {
         if let Some(refusal) = known.refusals.get(sender) {
             return refusal.clone();
         }
+        if known.refusals.len() >= KNOWN_MAX {
+            known.refusals.clear();
+        }
         let refusal = rules.denies(sender);
         known.refusals.insert(sender.clone(), refusal.clone());
         refusal
@@ -111,7 +117,9 @@ impl Gate {
     pub fn ends(&self, sender: &Sender) -> Option<v1::Refusal> {
         let refusal = self.denies(sender)?;
         Some(match refusal.reject() {
-            Some(Reject::ChannelRefused) => v1::Refusal::of(Reject::ChannelUntold).detail(refusal.detail),
+            Some(Reject::ChannelRefused | Reject::AccessDenied) => {
+                v1::Refusal::of(Reject::ChannelUntold).detail(refusal.detail)
+            }
             _ => refusal,
         })
     }

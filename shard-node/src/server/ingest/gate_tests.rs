@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ledger::ids::OrgId;
 
 use super::*;
@@ -32,6 +33,12 @@ fn who_forwards_counts_as_much_as_for_whom() {
     let (known, unknown) = (of_org(1), Arc::new(Sender { from: None, ..(*of_org(1)).clone() }));
     assert_eq!((gate.denies(&known), gate.denies(&unknown)), (None, None));
     assert_eq!(rules.asked(), 2, "they are two");
+    for number in 0..KNOWN_MAX {
+        let caller =
+            v1::Caller { org: 1, credential: Bytes::copy_from_slice(&number.to_be_bytes()), ..v1::Caller::default() };
+        assert_eq!(gate.denies(&Sender { from: None, caller: Some(caller) }), None);
+    }
+    assert!(gate.known.lock().refusals.len() <= KNOWN_MAX, "however many there are");
     assert!(Gate::open().is_open() && !gate.is_open());
     assert_eq!(Gate::open().ends(&unknown), None);
 }
