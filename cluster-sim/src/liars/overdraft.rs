@@ -28,11 +28,13 @@ pub(super) struct Payer {
 }
 
 impl Liar {
-    /// A payment of one more than its payer has, with the payer's signature, under the stamp of the value that it stands in for.
-    /// Nothing where that has no batch, or nobody here has anything.
+    /// A payment of one more than its payer has, with the payer's signature, under the stamp of the value that it stands in for, or of
+    /// now where that is a blank. Nothing where nobody here has anything.
     pub(super) fn overdraft(&mut self, scene: &Scene<'_>, value: &Value) -> Option<(TimeMs, Command)> {
-        let Body::Batch(batch) = &value.body else { return None };
-        let stamp_ms = Entry::decode(batch).stamp_ms;
+        let stamp_ms = match &value.body {
+            Body::Batch(batch) => Entry::decode(batch).stamp_ms,
+            Body::Blank => scene.time,
+        };
         let Payer { address: from, key, asset, posted } = self.payer(scene)?;
         let to = account_secrets().keys().find(|account| **account != from).copied()?;
         let mv = Move::Pay { from, to, asset, amount: posted.checked_add(1)? };
