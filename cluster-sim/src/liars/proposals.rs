@@ -111,8 +111,8 @@ impl Liar {
             return;
         }
         let Ok(value) = borsh::from_slice::<Value>(&part.data) else { return };
-        // One time in four this member is honest.
-        let honest = self.lie == Lie::BadProposer && self.draw(4) == 0;
+        // One time in four this member is honest, and until there is something to overdraw: whoever is caught leads no more.
+        let honest = self.lie == Lie::BadProposer && (self.draw(4) == 0 || self.payer(scene).is_none());
         // To split a group over nothing would show in no block.
         let idle = self.lie == Lie::Conspirator && emptied(&value.body) == value.body;
         if honest || idle || value.proposer != scene.node {
