@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use beacon::limits::COMMAND_VALID_MS_MAX;
 use beacon::{BeaconCommand, CommandOutcome, Phase, SignedCommand};
 use client::{Client, CommandFate};
 use ledger::genesis::Genesis;
@@ -14,6 +15,9 @@ use crate::error::CliError;
 use crate::setup::ClusterDir;
 use crate::setup::files::read_signing_key;
 use crate::setup::pki::random;
+
+/// So far this machine's clock may be ahead of the beacon's.
+const CLOCK_SLACK_MS: u64 = 60_000;
 
 /// How long a command may wait for its turn, minutes.
 pub(super) const WITHIN_MINUTES: u64 = 5;
@@ -176,7 +180,7 @@ impl<'a> Signer<'a> {
 }
 
 fn signed(client: &Client, org: &Signing, command: &BeaconCommand, salt: [u8; 16], within_minutes: u64) -> Vec<u8> {
-    let until = ahead(within_minutes);
+    let until = valid_until(now(), within_minutes);
     SignedCommand::sign(&client.cluster_id(), command, org.id, salt, until, &org.key).encode()
 }
 
@@ -192,7 +196,30 @@ pub(super) fn now() -> TimeMs {
     TimeMs(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// Until when a command to the beacon is valid that is given so many minutes. The time of the beacon's blocks may be a little
+/// behind this clock, so the most that it takes is not asked for to the last millisecond.
+fn valid_until(now: TimeMs, within_minutes: u64) -> TimeMs {
+    let most_ms = COMMAND_VALID_MS_MAX - CLOCK_SLACK_MS;
+    TimeMs(now.0.saturating_add(within_minutes.saturating_mul(60_000).min(most_ms)))
+}
+
 /// So many minutes from now.
 pub(super) fn ahead(minutes: u64) -> TimeMs {
     TimeMs(now().0.saturating_add(minutes.saturating_mul(60_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_asks_for_no_more_than_a_beacon_takes_that_is_a_little_behind() {
+        let now = TimeMs(1_000_000);
+        assert_eq!(valid_until(now, 5), TimeMs(1_000_000 + 300_000));
+        for minutes in [1_440, u64::MAX] {
+            let until = valid_until(now, minutes);
+            assert!(until.0 < now.0 + COMMAND_VALID_MS_MAX, "{minutes}");
+            assert_eq!(until.0, now.0 + 1_439 * 60_000, "{minutes}");
+        }
+    }
 }
