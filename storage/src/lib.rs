@@ -16,6 +16,8 @@
 //! Architecture invariant: without the feature `rocksdb` this crate is deterministic and starts no
 //! thread; the simulator depends on that.
 
+#[cfg(feature = "rocksdb")]
+pub mod aside;
 pub mod cipher;
 pub mod error;
 pub mod faulty;

@@ -249,6 +249,15 @@ fn mail_pending(handle: &GroupHandle) -> u64 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn how_fast_a_disk_fills_is_told_in_steps_alone() {
+        let size = 64 << 30;
+        assert_eq!(coarse((5 << 30) + 1, size), 5 << 30);
+        assert_eq!(coarse((6 << 30) - 1, size), 5 << 30);
+        // Where the file system says nothing there is nothing to tell.
+        assert_eq!(coarse(0, 0), 0);
+    }
+
     fn replica() -> v1::ReplicaStatus {
         v1::ReplicaStatus {
             group: GroupId::channel(0).0,

@@ -42,3 +42,25 @@ fn who_forwards_counts_as_much_as_for_whom() {
     assert!(Gate::open().is_open() && !gate.is_open());
     assert_eq!(Gate::open().ends(&unknown), None);
 }
+
+/// A router whose organisation was shut out, or whose certificate was revoked, is denied access and not refused by a rule.
+struct Outside;
+
+impl Admits for Outside {
+    fn newest(&self) -> Height {
+        Height(1)
+    }
+
+    fn denies(&self, _sender: &Sender) -> Option<v1::Refusal> {
+        Some(v1::Refusal::of(Reject::AccessDenied).detail("it takes no part"))
+    }
+}
+
+#[test]
+fn what_a_router_that_is_shut_out_has_forwarded_is_not_called_refused() {
+    let gate = Gate::by(Box::new(Outside));
+    let sender = of_org(1);
+    assert_eq!(gate.denies(&sender).and_then(|denied| denied.reject()), Some(Reject::AccessDenied));
+    let untold = gate.ends(&sender).expect("it was shut out");
+    assert_eq!((untold.reject(), untold.detail.as_str()), (Some(Reject::ChannelUntold), "it takes no part"));
+}
