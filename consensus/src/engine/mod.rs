@@ -273,11 +273,13 @@ impl Group {
     /// # Errors
     /// [`SequencerError::Refused`] when this replica is not among the members.
     pub async fn bootstrap(&self, members: Vec<(u64, NodeId)>) -> Result<(), SequencerError> {
-        match self.running() {
+        let changes = self.changes();
+        let result = match self.running() {
             Running::Raft(one) => one.bootstrap(members).await,
             Running::Follower(_) | Running::Bft(_) | Running::Between(_) => Ok(()),
             Running::Ended(_, why) => Err(SequencerError::Stopped(why)),
-        }
+        };
+        self.needed(changes, result)
     }
 
     /// Has a replica that Raft orders stand for election now, if a majority would vote for it. Does nothing where somebody
@@ -286,10 +288,22 @@ impl Group {
     /// # Errors
     /// [`SequencerError::Stopped`].
     pub async fn campaign(&self) -> Result<(), SequencerError> {
-        match self.running() {
+        let changes = self.changes();
+        let result = match self.running() {
             Running::Raft(one) => one.campaign().await,
             Running::Follower(_) | Running::Bft(_) | Running::Between(_) => Ok(()),
             Running::Ended(_, why) => Err(SequencerError::Stopped(why)),
+        };
+        self.needed(changes, result)
+    }
+
+    /// As [`Group::told`], of what the engine that runs now may need. One that was stopped meanwhile to make room for another
+    /// one needs nothing: a group that goes over has begun. So it is with a replica that finds what hands over in its own log
+    /// when it is started, and goes over while its host is still starting it.
+    fn needed(&self, changes: u64, result: Result<(), SequencerError>) -> Result<(), SequencerError> {
+        match self.told(changes, result) {
+            Err(SequencerError::Unknown(_)) => Ok(()),
+            result => result,
         }
     }
 

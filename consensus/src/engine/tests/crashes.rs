@@ -15,6 +15,17 @@ const REST: [u32; 3] = [1, 2, 3];
 /// Groups that run at the same time: each has timers, which need a little of the machine.
 const AT_ONCE: usize = 4;
 
+/// What is lost of what the disk was not waited for with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// Nothing.
+    Nothing,
+    /// The state, which has no log of its own: the process was killed.
+    State,
+    /// All of it: the power is gone.
+    All,
+}
+
 /// How the fourth member comes to the change.
 #[derive(Clone, Copy, Debug)]
 enum Way {
@@ -31,6 +42,14 @@ impl Way {
         match self {
             Self::Raft | Self::Away => (Engine::Raft, Engine::Bft),
             Self::Bft => (Engine::Bft, Engine::Raft),
+        }
+    }
+
+    /// What it may lose. How far raft has committed is all that its log may lose, so only there it matters which.
+    fn losses(self) -> &'static [Loss] {
+        match self {
+            Self::Raft => &[Loss::Nothing, Loss::State, Loss::All],
+            Self::Bft | Self::Away => &[Loss::Nothing, Loss::All],
         }
     }
 
@@ -64,9 +83,9 @@ async fn with_something_behind(cluster: &Cluster, switch: &str) {
     others.iter().for_each(|node| cluster.net.join(*node));
 }
 
-/// Takes a group to another engine, and ends the fourth member before this step; `power` says that it has lost what the
-/// disk was not waited for with. Returns the steps that it was about to take.
-async fn end_before(way: Way, at: Option<usize>, power: bool) -> Vec<&'static str> {
+/// Takes a group to another engine, and ends the fourth member before this step, which has this loss. Returns the steps that it
+/// was about to take.
+async fn end_before(way: Way, at: Option<usize>, loss: Loss) -> Vec<&'static str> {
     let (from, to) = way.engines();
     let mut cluster = Cluster::new(from, 4, Disk::memory).await;
     cluster.order(&ALL, "first").await;
@@ -98,10 +117,13 @@ async fn end_before(way: Way, at: Option<usize>, power: bool) -> Vec<&'static st
 
     cluster.stop(4).await;
     trip.clear();
-    if power {
-        cluster.lose_power(4, early);
+    match loss {
+        Loss::Nothing => {}
+        Loss::State => cluster.lose(4, early),
+        Loss::All => cluster.lose_power(4, early),
     }
     cluster.start(4).await;
+    cluster.bootstrap(4).await;
     cluster.order(&ALL, "after").await;
     cluster.reached(&ALL, to, "after").await;
     assert_alike(&cluster, &ALL);
@@ -117,14 +139,38 @@ async fn end_before(way: Way, at: Option<usize>, power: bool) -> Vec<&'static st
 }
 
 async fn end_before_each_step(way: Way) {
-    let all = Box::pin(end_before(way, None, false)).await;
+    let all = Box::pin(end_before(way, None, Loss::Nothing)).await;
     assert_eq!(all, way.steps(), "{way:?}");
-    let ends = (0..all.len()).flat_map(|at| [(at, false), (at, true)]);
-    let ending = ends.map(|(at, power)| Box::pin(end_before(way, Some(at), power)));
+    let losses = way.losses();
+    let ends = (0..all.len()).flat_map(|at| losses.iter().map(move |loss| (at, *loss)));
+    let ending = ends.map(|(at, loss)| Box::pin(end_before(way, Some(at), loss)));
     let ended: Vec<Vec<&str>> = stream::iter(ending).buffered(AT_ONCE).collect().await;
     for (number, steps) in ended.iter().enumerate() {
-        assert_eq!(steps[..], all[..=number / 2], "{way:?}");
+        assert_eq!(steps[..], all[..=number / losses.len()], "{way:?}");
     }
+}
+
+/// Its own log says that what hands over is committed, so it applies that as soon as it is started, and goes over at once: what
+/// its host asks of the engine that it has started comes too late. All tasks share a thread, so the host comes in between.
+#[tokio::test]
+async fn a_member_that_was_killed_and_goes_over_while_its_host_starts_it_goes_on() {
+    let mut cluster = Cluster::new(Engine::Raft, 4, Disk::memory).await;
+    cluster.order(&ALL, "first").await;
+    cluster.reached(&ALL, Engine::Raft, "first").await;
+    // Whoever leads knows what is committed.
+    let one = cluster.leader(&ALL).await;
+    let (early, trip) = (cluster.state(one), cluster.trip(one));
+    trip.set(Some(0));
+    cluster.order(&ALL, "to bft").await;
+    assert!(trip.settled().await.1);
+    cluster.stop(one).await;
+    trip.clear();
+    cluster.lose(one, early);
+    cluster.start(one).await;
+    cluster.bootstrap(one).await;
+    cluster.order(&ALL, "after").await;
+    cluster.reached(&ALL, Engine::Bft, "after").await;
+    assert_alike(&cluster, &ALL);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -335,7 +335,7 @@ impl Cluster {
             cluster.nodes.insert(node, Node::new(engine, nodes, disk(), 1));
             prepared.insert(node, cluster.prepare(node).await.unwrap());
         }
-        let members: Vec<_> = (1..=nodes).map(|node| (replica_id(NodeId(node), 1), NodeId(node))).collect();
+        let members = cluster.first_members();
         // Each is sure when it has heard the others, and begins when it hears that they are.
         for round in 0..2 {
             for (node, (one, _)) in &prepared {
@@ -346,9 +346,21 @@ impl Cluster {
         }
         for (node, (one, means)) in prepared {
             cluster.begin(node, one, means).await.unwrap();
-            cluster.group(node).bootstrap(members.clone()).await.unwrap();
+            cluster.bootstrap(node).await;
         }
         cluster
+    }
+
+    /// Those that the group begins with, by their ids.
+    fn first_members(&self) -> Vec<(u64, NodeId)> {
+        let first = self.nodes.iter().filter(|(_, one)| one.join == 1);
+        first.map(|(node, one)| (replica_id(NodeId(*node), one.join), NodeId(*node))).collect()
+    }
+
+    /// Gives a node that was just started the first members of its group, as a host does at every start, whether the group
+    /// has begun or not.
+    pub(super) async fn bootstrap(&self, node: u32) {
+        self.group(node).bootstrap(self.first_members()).await.unwrap();
     }
 
     /// Starts a node that joins a group which has begun with this engine and so many nodes.
