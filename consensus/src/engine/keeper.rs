@@ -7,8 +7,9 @@
 //! ends; whoever asks in between hears that nobody leads.
 //!
 //! A replica whose group has gone on with another engine without it brings a snapshot of another member onto its disk
-//! while its own engine still runs: nobody's word is enough to stop that, and others may yet need it. A Byzantine member
-//! takes decided values first, and does all of this by itself.
+//! while its own engine still runs: nobody's word is enough to stop that, and others may yet need it. It hears so from those
+//! who have gone on, and asks them when it hears nobody. A Byzantine member takes decided values first, and does all of this
+//! by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +21,17 @@ use tokio::time::Instant;
 
 use super::{Means, Running, Shared};
 use crate::bft::Caught;
-use crate::port::{Applier, Order, RoleView};
+use crate::port::{Applier, Order, RoleView, Timing};
 use crate::raft::fetch::LastAsked;
 use crate::raft::{Borrowed, Lookout, Opening, Prepared, StartError, Started};
 use crate::sequencer::Sequencer;
 
-/// So long a leader of Raft goes on behind the entry that hands over.
+/// So long a leader of Raft goes on behind the entry that hands over at least.
 const FAREWELL_HEARTBEATS: u32 = 2;
+/// And so many election time-outs at most, while others have not heard of that entry without whom the group could not go on.
+const FAREWELL_ELECTIONS: u32 = 10;
+/// A replica that has heard no leader for so many election time-outs asks where the others are.
+const SILENT_ELECTIONS: u32 = 2;
 
 /// An engine that runs, and what is followed of it.
 struct Stint {
@@ -89,6 +94,12 @@ impl Keeper {
         loop {
             let said = *self.stint.orders.borrow_and_update();
             if said != Some(self.stint.order) {
+                let (running, role) = (self.stint.running.clone(), self.stint.role.clone());
+                tokio::select! {
+                    biased;
+                    _ = stop.changed() => break,
+                    () = farewell(running, role, said, self.opening.timing()) => {}
+                }
                 match self.change(None).await {
                     Ok(()) => (followed, led) = (true, true),
                     Err(error) => return self.ended(&error, stop).await,
@@ -150,11 +161,6 @@ impl Keeper {
     async fn change(&mut self, borrowed: Option<Borrowed>) -> Result<(), StartError> {
         let group = self.opening.group();
         let began = Instant::now();
-        if matches!(self.stint.running, Running::Raft(_)) && self.stint.role.borrow().leads {
-            // Followers hear from the leader that the last entry is committed. Whoever does not hear it finds out as
-            // one that was away does, which takes longer.
-            tokio::time::sleep(FAREWELL_HEARTBEATS * Duration::from_millis(self.opening.timing().heartbeat_ms)).await;
-        }
         let engine = self.stint.orders.borrow().map_or(self.stint.order.engine, |order| order.engine);
         self.shared.set(Running::Between(engine));
         self.borrowing = None;
@@ -191,15 +197,18 @@ impl Keeper {
     fn look(&mut self) {
         self.look_at = Instant::now() + pause(&self.opening);
         let Some(ahead) = &self.stint.ahead else { return };
-        let lookout = match &self.stint.running {
-            Running::Raft(raft) => raft.lookout(),
-            Running::Follower(follower) => follower.lookout(),
+        let silent = SILENT_ELECTIONS * pause(&self.opening);
+        let (lookout, alone) = match &self.stint.running {
+            // Whoever leads hears no leader, and knows by itself when nobody follows.
+            Running::Raft(raft) => (raft.lookout(), !self.stint.role.borrow().leads && raft.hears_nobody(silent)),
+            Running::Follower(follower) => (follower.lookout(), false),
             Running::Bft(_) | Running::Between(_) | Running::Ended(..) => return,
         };
         let own = self.stint.order.stint();
         let heard = *ahead.borrow();
         let heard = heard.filter(|(_, stint)| *stint > own);
-        let lost = heard.is_some() || self.stint.role.borrow().leader.is_none();
+        // Those who have gone on may not be able to reach this replica, which can reach them.
+        let lost = heard.is_some() || alone || self.stint.role.borrow().leader.is_none();
         // Most that hear so are about to apply the same entry, and most that nobody leads are about to elect somebody.
         if !std::mem::replace(&mut self.lost, lost) || !lost {
             return;
@@ -220,6 +229,38 @@ async fn arrived(borrowing: &mut Option<BoxFuture<'static, Option<Borrowed>>>) -
     match borrowing {
         Some(borrowed) => borrowed.await,
         None => std::future::pending().await,
+    }
+}
+
+/// A leader of Raft goes on leading for a while behind the entry that hands over to another engine: its followers hear from it
+/// that this entry is committed, and whoever does not hear it finds out as one that was away does, which takes longer. They go
+/// without it if the leader goes: were too few to do so that the others could be shown what was decided, and too few left to
+/// decide it again, nobody would go on. So as many have to have that entry as the engine that begins needs; or as long as that
+/// may take has passed, and then it does not matter who goes.
+async fn farewell(running: Running, role: watch::Receiver<RoleView>, next: Option<Order>, timing: Timing) {
+    let (Running::Raft(raft), Some(next)) = (running, next) else { return };
+    let (leader, voters) = {
+        let role = role.borrow();
+        if !role.leads {
+            return;
+        }
+        (role.leader, role.voters.clone())
+    };
+    let others: Vec<NodeId> = voters.iter().copied().filter(|node| Some(*node) != leader).collect();
+    let needed = others.len().saturating_sub(next.engine.tolerated(voters.len()));
+    let heartbeat = Duration::from_millis(timing.heartbeat_ms);
+    let until = Instant::now() + FAREWELL_ELECTIONS * Duration::from_millis(timing.election_max_ms);
+    tokio::time::sleep(FAREWELL_HEARTBEATS * heartbeat).await;
+    let lookout = raft.lookout();
+    loop {
+        let leads = role.borrow().leads;
+        if !leads || Instant::now() >= until {
+            return;
+        }
+        if lookout.gone_on(next.stint(), &others, FAREWELL_HEARTBEATS * heartbeat).await >= needed {
+            return;
+        }
+        tokio::time::sleep(heartbeat).await;
     }
 }
 

@@ -340,6 +340,12 @@ impl Lookout {
         join_all(asking).await.into_iter().flatten().max()
     }
 
+    /// How many of these nodes have in their states what this stint begins behind, as far as they say so within this time.
+    #[cfg(feature = "bft")]
+    pub(crate) async fn gone_on(&self, stint: u64, nodes: &[NodeId], patience: Duration) -> usize {
+        vouch::gone_on(&self.sender, nodes, stint, patience).await
+    }
+
     /// Brings a snapshot that reaches this index onto this disk, from whichever of these nodes lends one.
     pub(crate) async fn borrow_snapshot(&self, index: u64, nodes: &[NodeId]) -> Result<Borrowed, FetchError> {
         borrow(&self.sender, &self.snapshots, Position { index, ..Position::default() }, nodes).await

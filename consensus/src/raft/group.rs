@@ -16,8 +16,10 @@ use openraft::impls::ProgressResponder;
 use openraft::metrics::WaitError;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
+use parking_lot::Mutex;
 use storage::LogStore;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::config::{RaftGroupConfig, StartError};
 use super::failure::Failure;
@@ -173,6 +175,8 @@ struct Inner {
     stint: u64,
     /// Who has last sent something of a later stint, and of which.
     ahead: watch::Sender<Option<(NodeId, u64)>>,
+    /// When a leader was last heard; at first, when the replica was started.
+    led: Mutex<Instant>,
 }
 
 impl RaftGroup {
@@ -228,6 +232,7 @@ impl RaftGroup {
             sender,
             stint,
             ahead: watch::Sender::new(None),
+            led: Mutex::new(Instant::now()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -308,6 +313,7 @@ impl RaftGroup {
             wire::APPEND => {
                 let append = wire::open_append(body).map_err(malformed)?;
                 speaks_for(append.request.vote.leader_id.node_id)?;
+                *inner.led.lock() = Instant::now();
                 wire::reply(&inner.streams.append(raft, from, append).await?)
             }
             wire::VOTE | wire::PRE_VOTE => {
@@ -359,6 +365,12 @@ impl RaftGroup {
     /// Who has last sent something of a later stint than this replica's, and of which, as that changes.
     pub(crate) fn ahead(&self) -> watch::Receiver<Option<(NodeId, u64)>> {
         self.inner.ahead.subscribe()
+    }
+
+    /// Whether no leader was heard for so long. The role goes on naming the last one until another one is elected, for which
+    /// a majority has to be there.
+    pub(crate) fn hears_nobody(&self, patience: Duration) -> bool {
+        self.inner.led.lock().elapsed() >= patience
     }
 
     /// Looks for what the group has gone on to.

@@ -20,7 +20,8 @@
 //! A replica that was away during a change has the state of an earlier stint and nobody to go on with. It hears so from
 //! the first request of a later stint, or asks; then it takes decided values or a snapshot from a member, which brings it
 //! behind the change. The members of both engines are the same, so those who have gone on can reach it, and no quorum of
-//! the engine before is needed: whoever has applied the entry that hands over may leave at once.
+//! the engine before is needed: whoever has applied the entry that hands over may leave at once, but for a leader, which the
+//! others hear of it from.
 //!
 //! Whether a replica may vote in a new stint follows from the one before. One that has promised something there, and
 //! remembers it, has promised nothing in this one, since its slot does not name it. One whose log is empty, or that only

@@ -81,6 +81,15 @@ pub(crate) struct Told {
     pub(crate) place: Option<Hash32>,
 }
 
+#[cfg(feature = "bft")]
+impl Told {
+    /// Whether who has told this has in its state what a stint begins behind, if it was asked for that entry: it stands there or
+    /// further on, or runs raft and is about to go over.
+    fn has_gone_on(&self, stint: u64) -> bool {
+        self.upto >= stint || (self.upto == 0 && self.place.is_none())
+    }
+}
+
 /// Names the place of a state, the same on all replicas that do not lie:
 /// `sha256("seamark/place/v1" ‖ borsh((engine, after, anchor), applied, header))`. Under Raft, whose members nobody has to
 /// doubt, it is where Raft began: `sha256("seamark/place/v1" ‖ borsh((engine, after, anchor)))`.
@@ -305,6 +314,17 @@ fn supported(told: &[Told], tolerated: usize) -> u64 {
 fn reach(told: &[Told], tolerated: usize) -> u64 {
     let remembered = told.iter().map(|told| told.from).max().unwrap_or(0);
     remembered.min(supported(told, tolerated))
+}
+
+/// How many of these nodes have in their states what a stint begins behind, as far as they say so within this time.
+#[cfg(feature = "bft")]
+pub(crate) async fn gone_on(sender: &Arc<Sender>, nodes: &[NodeId], stint: u64, patience: Duration) -> usize {
+    let asking = nodes.iter().map(|node| async move {
+        let peer = Peer::to(sender.clone(), any_replica(*node), *node);
+        let told = peer.call::<Told>(wire::BFT_PLACE, peer.request(&Ask { index: stint }), patience).await;
+        told.is_ok_and(|told| told.has_gone_on(stint))
+    });
+    join_all(asking).await.into_iter().filter(|gone| *gone).count()
 }
 
 /// Asks nodes for their places, all at once. Who is silent or does not know is not waited for longer than a call takes.

@@ -311,3 +311,23 @@ fn a_snapshot_is_wanted_that_the_others_remember_and_not_one_that_nobody_has() {
         assert_eq!(reach(&answers, 1), expected, "{answers:?}");
     }
 }
+
+#[cfg(feature = "bft")]
+#[test]
+fn whoever_has_in_its_state_what_hands_over_has_gone_on() {
+    let raft = |after| Some(Order { engine: Engine::Raft, after, anchor: HEADER });
+    let over = Some(Order { engine: Engine::Bft, after: at(40), anchor: HEADER });
+    let runs_raft = |order| told_under_raft(order, Ask { index: 40 });
+    let runs_bft = |upto| Told { from: upto, upto, place: None };
+    let rows = [
+        (runs_raft(raft(None)), false),
+        (runs_raft(raft(at(7))), false),
+        (runs_raft(over), true),
+        (runs_bft(39), false),
+        (runs_bft(40), true),
+        (runs_bft(90), true),
+    ];
+    for (told, expected) in rows {
+        assert_eq!(told.has_gone_on(40), expected, "{told:?}");
+    }
+}

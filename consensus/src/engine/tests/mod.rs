@@ -3,6 +3,7 @@
 
 mod crashes;
 mod evidence;
+mod farewell;
 mod followers;
 mod replaced;
 mod support;

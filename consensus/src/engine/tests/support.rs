@@ -15,6 +15,7 @@ use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
 use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, LogStore, MemLog, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use super::trip::{Trip, Watched};
 use crate::bft::{BftTiming, Judge};
@@ -23,7 +24,7 @@ use crate::port::{
     AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, Position, RoleView, SnapshotDir,
     SnapshotError, Timing, replica_id,
 };
-use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError, TransportError};
+use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError, TransportError, wire};
 use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
@@ -227,6 +228,12 @@ pub(super) struct Net {
     groups: Mutex<BTreeMap<NodeId, Group>>,
     founding: Mutex<BTreeMap<NodeId, Founding>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    /// Whom nobody reaches; they reach others.
+    deaf: Mutex<BTreeSet<NodeId>>,
+    /// Who hears of entries, and not that they are committed.
+    kept_from: Mutex<BTreeSet<NodeId>>,
+    /// How often a leader has spoken to one of those.
+    spoken: watch::Sender<u64>,
     /// Who has a seat by the registry; whoever is there until somebody says so.
     seats: Mutex<Option<Vec<u32>>>,
 }
@@ -241,8 +248,40 @@ impl Net {
         self.cut.lock().insert(NodeId(node));
     }
 
+    /// All reach this node again.
     pub(super) fn join(&self, node: u32) {
         self.cut.lock().remove(&NodeId(node));
+        self.deaf.lock().remove(&NodeId(node));
+    }
+
+    /// Nobody reaches this node, and it reaches others.
+    pub(super) fn deafen(&self, node: u32) {
+        self.deaf.lock().insert(NodeId(node));
+    }
+
+    /// These nodes, and no others, do not hear from a leader what is committed.
+    pub(super) fn keep_from(&self, nodes: &[u32]) {
+        *self.kept_from.lock() = nodes.iter().copied().map(NodeId).collect();
+    }
+
+    /// Waits until leaders have spoken so often to those that do not hear what is committed.
+    pub(super) async fn spoken(&self, times: u64) {
+        let mut spoken = self.spoken.subscribe();
+        let until = *spoken.borrow_and_update() + times;
+        let there = tokio::time::timeout(PATIENCE, spoken.wait_for(|spoken| *spoken >= until)).await;
+        drop(there.expect("a leader goes on speaking").expect("the net is here"));
+    }
+
+    /// What arrives of a call.
+    fn arrives(&self, to: NodeId, kind: u8, payload: Bytes) -> Bytes {
+        if kind != wire::APPEND || !self.kept_from.lock().contains(&to) {
+            return payload;
+        }
+        let request = wire::open_request(payload).unwrap();
+        let mut append = wire::open_append(&request.body).unwrap();
+        append.request.leader_commit = None;
+        self.spoken.send_modify(|spoken| *spoken += 1);
+        wire::append(wire::Head { to: request.to, from: request.from, stint: request.stint }, &append)
     }
 
     fn open(&self, a: NodeId, b: NodeId) -> Result<(), TransportError> {
@@ -263,6 +302,10 @@ struct Link {
 impl RaftTransport for Link {
     async fn call(&self, to: NodeId, _group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
         self.net.open(self.own, to)?;
+        if self.net.deaf.lock().contains(&to) {
+            return Err(TransportError::Unreachable("it hears nothing".into()));
+        }
+        let payload = self.net.arrives(to, kind, payload);
         let target = self.net.groups.lock().get(&to).cloned();
         let founding = self.net.founding.lock().get(&to).cloned();
         let reply = match (target, founding) {
