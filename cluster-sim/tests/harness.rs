@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use cluster_sim::checkers::Checkers;
@@ -14,8 +16,61 @@ use support::{assert_passed, on_all_cores};
 
 const SEEDS: u64 = 200;
 
-/// The first seed in which one of those finds a bug that are there for it, and what they say.
-fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
+/// What came of a bug that was put back.
+enum Outcome {
+    /// The first seed in which one of those finds it that are there for it, and what they say.
+    Found(u64, Vec<String>),
+    Missed,
+    /// A seed in which something is wrong that is not the bug, and what.
+    Failed(u64, String),
+}
+
+impl Outcome {
+    /// So many seeds were run.
+    fn seeds(&self) -> u64 {
+        match self {
+            Self::Found(seed, _) | Self::Failed(seed, _) => seed + 1,
+            Self::Missed => SEEDS + 1,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Found(_, said) => &said[0],
+            Self::Missed => "not found",
+            Self::Failed(_, why) => why,
+        }
+    }
+}
+
+/// What a panic says, cut to what a line can hold: the whole of it was printed where it happened.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("a panic that says nothing");
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(600).collect()
+}
+
+/// What those say of a run with a bug who are there to find it; `None` where they find nothing.
+fn finds(sabotage: Sabotage, seed: u64, config: &SimConfig) -> Option<Vec<String>> {
+    let report = run(seed, config);
+    let expected = (!report.passed()).then(|| config.command(seed));
+    assert_eq!(report.reproduce, expected);
+    let own = |text: &&String| finders(sabotage).contains(&finder(text));
+    let said: Vec<String> = report.violations.iter().filter(own).cloned().collect();
+    if said.is_empty() {
+        return None;
+    }
+    // What was found is the bug: without it the same run is sound.
+    let sound = run(seed, &SimConfig { sabotage: None, ..config.clone() });
+    if !sound.passed() {
+        println!("{}", serde_json::to_string_pretty(&sound).expect("a report is plain data"));
+        panic!("not sound without the bug: {:?}: {:?}", sound.reproduce, sound.violations);
+    }
+    Some(said)
+}
+
+/// Runs one seed after the other until a bug is found.
+fn found(sabotage: Sabotage) -> Outcome {
     let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
     // Whoever does not look needs somebody to overlook.
     let lie = match sabotage {
@@ -64,19 +119,15 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         Sabotage::VoteUnrestricted => SimConfig { shards: Some(4), reshapes: Some(12), ..config },
         _ => config,
     };
-    (0..SEEDS).find_map(|seed| {
-        let report = run(seed, &config);
-        let expected = (!report.passed()).then(|| config.command(seed));
-        assert_eq!(report.reproduce, expected);
-        let own = |text: &&String| finders(sabotage).contains(&finder(text));
-        let said: Vec<String> = report.violations.iter().filter(own).cloned().collect();
-        if said.is_empty() {
-            return None;
+    for seed in 0..SEEDS {
+        // Only the end of a long output may be left: the test says there which bug it was, and in which seed.
+        match catch_unwind(AssertUnwindSafe(|| finds(sabotage, seed, &config))) {
+            Ok(None) => {}
+            Ok(Some(said)) => return Outcome::Found(seed, said),
+            Err(panic) => return Outcome::Failed(seed, said(&*panic)),
         }
-        // What was found is the bug: without it the same run is sound.
-        assert_passed(&run(seed, &SimConfig { sabotage: None, ..config.clone() }));
-        Some((seed, said))
-    })
+    }
+    Outcome::Missed
 }
 
 /// Whatever a checker does not see any more, some bug is not found without it, or unit tests of its own fail.
@@ -96,15 +147,31 @@ fn every_bug_that_is_put_back_is_found() {
     let wanted = |sabotage: &&Sabotage| only.is_empty() || only.contains(&format!("{sabotage:?}").as_str());
     let bugs: Vec<Sabotage> = Sabotage::ALL.iter().filter(wanted).copied().collect();
     assert!(!bugs.is_empty(), "no bug is called {only:?}");
-    let results = on_all_cores(&bugs, |sabotage| {
+    let outcomes = on_all_cores(&bugs, |sabotage| {
         let start = Instant::now();
-        let result = found(*sabotage);
-        let (seed, first) = result.as_ref().map_or((SEEDS, "not found"), |(seed, found)| (*seed, found[0].as_str()));
-        println!("| {sabotage:?} | {} | {first} | {:.1?}", seed + 1, start.elapsed());
-        result.is_some()
+        let outcome = found(*sabotage);
+        println!("| {sabotage:?} | {} | {} | {:.1?}", outcome.seeds(), outcome.text(), start.elapsed());
+        outcome
     });
-    let missed: Vec<&Sabotage> = bugs.iter().zip(results).filter(|(_, found)| !found).map(|(bug, _)| bug).collect();
-    assert!(missed.is_empty(), "{SEEDS} seeds did not find {missed:?}");
+    let (mut missed, mut failed, mut why_failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (bug, outcome) in bugs.iter().zip(&outcomes) {
+        match outcome {
+            Outcome::Found(..) => {}
+            Outcome::Missed => missed.push(bug),
+            Outcome::Failed(seed, why) => {
+                failed.push((bug, seed));
+                why_failed.push(format!("{bug:?} in seed {seed}: {why}"));
+            }
+        }
+    }
+    // Names last: where the output is cut, they are what is left.
+    let (all, found) = (bugs.len(), bugs.len() - missed.len() - failed.len());
+    let summary = format!(
+        "{why_failed:?}; {found} of {all} bugs are found; something else is wrong, by bug and seed, in {failed:?}; \
+         {SEEDS} seeds did not find {missed:?}"
+    );
+    println!("{summary}");
+    assert!(missed.is_empty() && failed.is_empty(), "{summary}");
 }
 
 /// A run in which members lie, in shards of so many members on so many nodes.

@@ -76,6 +76,30 @@ async fn replicas(client: &Client, group: GroupId, engine: Engine) -> Result<Vec
     Ok(replicas)
 }
 
+/// What the nodes say of their replicas of a group, for whoever wonders why one of them is not what it should be.
+async fn said(client: &Client, group: GroupId) -> String {
+    let status = match client.status().await {
+        Ok(status) => status,
+        Err(error) => return error.to_string(),
+    };
+    let replicas = status.nodes.iter().flat_map(|node| node.replicas.iter().map(move |replica| (node.node, replica)));
+    let said = replicas.filter(|(_, replica)| replica.group == group.0).map(|(node, replica)| {
+        format!(
+            "node {node} runs {:?} in term {}, at block {}, with {} of {} entries applied, under node {}, without a vote {:?}, \
+             stopped by {:?}",
+            replica.engine,
+            replica.term,
+            replica.height,
+            replica.log_applied,
+            replica.log_last,
+            replica.leader_node,
+            replica.learners,
+            replica.stopped
+        )
+    });
+    said.collect::<Vec<String>>().join("; ")
+}
+
 /// The nodes with a seat, ascending.
 pub fn seats(committee: &Committee) -> Vec<NodeId> {
     committee.members.iter().map(|member| member.node).collect()
@@ -104,7 +128,8 @@ pub async fn all_under(client: &Client, group: GroupId, engine: Engine, members:
         if (current.engine, seats.len()) == (engine, members) && replicas == wanted {
             return Ok(current);
         }
-        Err(format!("{seats:?} have seats under {}, and {engine} runs as {replicas:?} says", current.engine))
+        let said = said(client, group).await;
+        Err(format!("{seats:?} have seats under {}, and {engine} runs as {replicas:?} says: {said}", current.engine))
     })
     .await
 }
