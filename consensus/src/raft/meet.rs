@@ -32,6 +32,8 @@ const FEW: usize = 2;
 const PAUSE: Duration = Duration::from_millis(100);
 /// So long a group takes to get to an entry that is [`AHEAD`], and then some.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A group that has gone no further in so long stands still: it may wait for the borrower, which need not wait for it.
+const STILL: Duration = Duration::from_secs(20);
 /// When enough have made their snapshots, the others have so long.
 const LATECOMERS: Duration = Duration::from_secs(2);
 
@@ -92,9 +94,11 @@ pub(crate) async fn meet(sender: &Arc<Sender>, asked: Asked<'_>) -> Option<Meeti
     None
 }
 
-/// Waits until these nodes have made their snapshots, and no longer than for enough of them and a little; who has.
+/// Waits until these nodes have made their snapshots, and no longer than for enough of them and a little, nor while the group
+/// stands still before the entry; who has.
 async fn gathered(sender: &Arc<Sender>, mut come: Vec<NodeId>, index: u64, tolerated: usize) -> Vec<NodeId> {
     let mut until = Instant::now() + PATIENCE;
+    let (mut tip, mut still_at) = (0, Instant::now() + STILL);
     let mut there: Vec<NodeId> = Vec::new();
     loop {
         let answers = ask(sender, &come, index).await;
@@ -112,6 +116,14 @@ async fn gathered(sender: &Arc<Sender>, mut come: Vec<NodeId>, index: u64, toler
         }
         if come.is_empty() || now >= until {
             return there;
+        }
+        if there.is_empty() {
+            let reached = vouch::tip(sender, &come, tolerated).await;
+            if reached > tip {
+                (tip, still_at) = (reached, now + STILL);
+            } else if now >= still_at {
+                return there;
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }

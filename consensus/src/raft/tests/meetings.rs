@@ -296,6 +296,9 @@ async fn one_that_says_that_it_has_gone_on_keeps_nobody_from_a_group_that_stands
     let dir = TempDir::new().unwrap();
     let way = way(&dir, Arc::new(Still));
     let others = [NodeId(1), NodeId(2), LIAR];
+    let begun = Instant::now();
     let met = meet::meet(&way, Asked::all(&others, true)).await;
     assert_eq!(met, Some(Meeting { index: AT, nodes: vec![NodeId(1), NodeId(2)] }));
+    // Entries are waited for that come only when the borrower is there.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
