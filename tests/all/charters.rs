@@ -1,5 +1,6 @@
-//! What founders agree on is for them: no node has it on its disk in the clear, also none that hosts the beacon, and no answer
-//! to an outsider shows it. What of it the beacon has, is a hash and copies that the founders' admins open.
+//! What founders agree on is for them: no node has it on its disk or in its log in the clear, also none that hosts the
+//! beacon, and no answer to an outsider shows it. What of it the beacon has, is a hash and copies that the founders'
+//! admins open.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ fn agreed_on(first: OrgId, second: OrgId) -> Policy {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_founders_agree_on_is_nowhere_outside_and_not_in_the_beacon() {
-    let cluster = TestCluster::start(Wanted { nodes: 6, shards: 1, ..Wanted::default() }).await;
+    let cluster = TestCluster::start_processes(Wanted { nodes: 6, shards: 1, ..Wanted::default() }).await;
     let consortium = Consortium::of(&cluster);
     let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
     let (deciding, away): (Vec<NodeId>, Vec<NodeId>) =

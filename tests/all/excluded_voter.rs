@@ -1,5 +1,7 @@
 //! A member is removed, and its node stays a voter because nobody can decide on another committee: it gets nothing of
-//! what the channel does from then on, and the others go on. Nor does it with a copy of its replica that was kept.
+//! what the channel does from then on, and the others go on. Nor does it with a copy of its replica that was kept. The
+//! nodes are in this process: what a node has at the end is read from its own replica, also when that is over, and who
+//! leads is chosen.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! A member is removed, and a certificate revoked, while a transaction that they handed over waits for another group's vote:
-//! over the streams that stand they hear that they are told nothing any more, and nothing later.
+//! A member is removed, and a certificate revoked, while a transaction that they handed over waits for another group's
+//! vote: over the streams that stand they hear that they are told nothing any more, and nothing later. The nodes are in
+//! this process: one that leads is made to hand over, which no call asks for.
 
 use std::collections::VecDeque;
 
@@ -96,7 +97,7 @@ async fn leader_that_stays(scene: &Scene) -> NodeId {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_shut_out_while_a_swap_waits_is_told_that_and_nothing_later() {
     let hosts: [(OrgId, &[NodeId]); 3] = [(A, &[INSIDE, NodeId(4)]), (B, &[NodeId(2)]), (C, &[OUTSIDE])];
-    let scene = Scene::set(&hosts, &[A, B]).await;
+    let scene = Scene::set_in_this_process(&hosts, &[A, B]).await;
     let (leader, tx) = (leader_that_stays(&scene).await, swap(&scene));
     let mut member = Stream::open(&scene, leader, A, KEPT).await;
     let mut removed = Stream::open(&scene, leader, C, KEPT).await;

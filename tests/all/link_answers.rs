@@ -19,7 +19,6 @@ use ledger::{
 };
 use proto::v1;
 use shard_node::core::peer::{HeadProof, PeerMessage};
-use shard_node::server::admission;
 use tonic::transport::Channel;
 
 use crate::isolation::{A, B, C, INSIDE, OUTSIDE, Scene};
@@ -337,12 +336,23 @@ async fn a_removed_member_is_told_of_no_later_block_and_given_no_later_mail() {
     }
 
     Consortium::of(&scene.cluster).decide(channel, Change::Remove { org: C }, &[A, B]).await;
-    let since = eventually("those who stay know", async || {
-        let states = HOSTS.map(|node| {
-            let replica = scene.cluster.node(node).hosted().group(channel.0)?;
-            admission::excluded_since(&replica.share, C)
-        });
-        states.into_iter().collect::<Option<Vec<Height>>>().and_then(|all| all.first().copied()).ok_or("not yet")
+    let admin = Consortium::of(&scene.cluster).client(A);
+    let since = eventually("the removal is proved", async || {
+        let receipt = admin.exclusion(channel, C).await.map_err(|error| error.to_string())?;
+        let receipt = receipt.ok_or_else(|| "not yet".to_owned())?;
+        let verified =
+            client::exclusion::verify(&receipt, &scene.cluster.genesis).map_err(|error| error.to_string())?;
+        Ok::<_, String>(verified.exclusion.height)
+    })
+    .await;
+    eventually("those who stay know", async || {
+        let status = admin.status().await.map_err(|error| error.to_string())?;
+        let knows = |node: NodeId| {
+            let mut replicas =
+                status.nodes.iter().filter(|reply| reply.node == node.0).flat_map(|reply| &reply.replicas);
+            replicas.any(|replica| replica.group == channel.0 && replica.height >= since.0)
+        };
+        none(&HOSTS.into_iter().filter(|node| !knows(*node)).collect::<Vec<NodeId>>())
     })
     .await;
     let paid = asker.pay().await;

@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_kills`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`], [`bft_seven`], [`channel_bft`], [`node_key`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_kills`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`], [`isolation`], [`link_answers`], [`smuggled`], [`asset_auditors`], [`charters`], [`clerks`], [`bft_seven`], [`channel_bft`], [`node_key`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients

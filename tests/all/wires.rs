@@ -2,9 +2,6 @@
 //! nodes, and between clients and routers, is recorded while a channel is used, and is searched for what is in it. Every
 //! node is a process of its own, and none is reached but over the recorder.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use client::net;
 use client::{Consistency, Identity, Settled, Wait};
@@ -18,14 +15,13 @@ use seamark_cli::setup::Subject;
 use shard_node::core::peer::PeerMessage;
 use tonic::transport::Channel;
 
-use crate::isolation::{A, B, C, INSIDE, OUTSIDE, found_in};
+use crate::isolation::{A, B, C, INSIDE, OUTSIDE, found_in, lines_with};
 use crate::support::bank::{Bank, body, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::consortium::Consortium;
 use crate::support::eventually;
-use crate::support::program::{Process, node_command};
 use crate::support::rpc::call;
-use crate::support::wire::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, Port, Wires};
+use crate::support::wire::{APPLICATION_DATA, Port, Wires};
 
 /// Nodes that host the channel.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
@@ -73,24 +69,8 @@ fn has(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 /// How often they have logged that organisation C was denied this about a group.
-fn noted(nodes: &BTreeMap<NodeId, Process>, denial: &str, group: GroupId) -> usize {
-    let all = [denial, &format!("org=Some({C})"), &group.to_string()].map(str::to_owned);
-    let of_node = |node: &Process| {
-        let said = node.said();
-        said.lines().filter(|line| all.iter().all(|part| line.contains(part.as_str()))).count()
-    };
-    nodes.values().map(of_node).sum()
-}
-
-/// Starts a node that logs what its configuration says.
-fn start(cluster: &TestCluster, node: NodeId) -> Process {
-    let mut command = node_command(&cluster.dir.node_config(node));
-    command.env_remove("RUST_LOG");
-    Process::start(command, &log_of(cluster, node))
-}
-
-fn log_of(cluster: &TestCluster, node: NodeId) -> PathBuf {
-    cluster.dir.node_dir(node).join("node.log")
+fn noted(cluster: &TestCluster, denial: &str, group: GroupId) -> usize {
+    lines_with(cluster, &cluster.node_ids(), &[denial, &format!("org=Some({C})"), &group.to_string()])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,9 +78,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     let mut cluster = TestCluster::prepare(&Wanted { nodes: 5, shards: 1, ..Wanted::default() });
     let wires = Wires::before(&cluster).await;
     let all = cluster.node_ids();
-    let mut nodes: BTreeMap<NodeId, Process> = all.iter().map(|node| (*node, start(&cluster, *node))).collect();
-    cluster.set_elsewhere(&all);
-    cluster.wait_ready().await;
+    cluster.run_processes().await;
 
     // Money comes into a channel of A and B, and one transaction there has a bit of everything.
     let bank = Bank::open(&cluster.client()).await;
@@ -220,7 +198,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     }
 
     // Whoever is refused is noted in a log, at both ports.
-    let before = DENIALS.map(|denial| noted(&nodes, denial, channel));
+    let before = DENIALS.map(|denial| noted(&cluster, denial, channel));
     let outsider = door(INSIDE, &issue("org-c"));
     let block = ask(Query::Block(v1::BlockQuery { group: channel.0, height: receipt.height.0 }));
     let told = call(&outsider, "/seamark.v1.Router/Query", block.into()).await.unwrap().unwrap();
@@ -243,27 +221,17 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     let batch = v1::LinkBatch { frames: vec![v1::LinkFrame { group: channel.0, payload }] }.encode_to_vec();
     call(&back_door, "/seamark.v1.Node/Link", batch.into()).await.unwrap();
     eventually("all denials are noted, with who and about what", async || {
-        let noted = DENIALS.map(|denial| noted(&nodes, denial, channel));
+        let noted = DENIALS.map(|denial| noted(&cluster, denial, channel));
         if noted.iter().zip(before).all(|(now, before)| *now > before) { Ok(()) } else { Err(format!("{noted:?}")) }
     })
     .await;
-    nodes.values_mut().for_each(Process::assert_runs);
+    cluster.assert_run();
 
-    // All that was sent is TLS: a handshake, and from the first application data on nothing else but alerts.
-    let ways = wires.record();
-    for way in ways.iter().filter(|way| !way.bytes.is_empty()) {
-        let place = format!("{:?} of node {}, to it: {}", way.port, way.node, way.to_node);
-        let types = way.record_types().unwrap_or_else(|error| panic!("{place}: {error}"));
-        let in_clear = types.iter().take_while(|kind| **kind != APPLICATION_DATA).count();
-        let (handshake, sealed) = types.split_at(in_clear);
-        assert!(handshake.first().is_none_or(|kind| *kind == HANDSHAKE), "{place}: {types:?}");
-        assert!(
-            handshake.iter().all(|kind| [HANDSHAKE, CHANGE_CIPHER_SPEC, ALERT].contains(kind)),
-            "{place}: {types:?}"
-        );
-        assert!(sealed.iter().all(|kind| [APPLICATION_DATA, ALERT].contains(kind)), "{place}");
+    // All that was sent is TLS, and nothing of it is in there.
+    let ways = wires.sealed();
+    for way in &ways {
         for secret in secrets.iter().chain(&veiled) {
-            assert!(!secret.is_in(&way.bytes), "{} goes over the wire: {place}", secret.what);
+            assert!(!secret.is_in(&way.bytes), "{} goes over the wire: {}", secret.what, way.place());
         }
     }
     // It went over these wires, and the search finds what does go there in the clear: whom a handshake is for.
@@ -283,7 +251,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
 
     // No log has any of it, and a node outside has nothing at all.
     for node in &all {
-        let log = std::fs::read(log_of(&cluster, *node)).unwrap();
+        let log = std::fs::read(cluster.log_of(*node)).unwrap();
         assert!(has(&log, format!("node {node} runs").as_bytes()), "node {node} logs there");
         for secret in secrets.iter().chain(&veiled) {
             assert!(!secret.is_in(&log), "{} is in the log of node {node}", secret.what);

@@ -1,4 +1,4 @@
-//! A cluster in this process: every node with its own sockets, certificates and databases.
+//! A cluster in this process, or one of processes: every node with its own sockets, certificates and databases.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use shard_node::server::{Node, NodeConfig, NodeError};
 use storage::{ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
-use super::program::{Process, node_command};
+use super::program::{Process, Processes, node_command};
 use super::{eventually, in_time};
 
 /// Ports below those that the system hands out by itself, so that nobody else gets the port of a
@@ -59,7 +59,9 @@ pub struct TestCluster {
     pub genesis: Genesis,
     resources: SharedResources,
     running: BTreeMap<NodeId, Node>,
-    /// Nodes that run in processes of their own.
+    /// Nodes that run in processes of their own, which end with the cluster.
+    processes: Processes,
+    /// Nodes that run in processes of their own, which the test has.
     elsewhere: Vec<NodeId>,
     // Last, so that it outlives everything that is in it.
     _folder: TempDir,
@@ -102,6 +104,13 @@ impl TestCluster {
         cluster
     }
 
+    /// As [`TestCluster::start`], every node in a process of its own.
+    pub async fn start_processes(wanted: Wanted) -> Self {
+        let mut cluster = Self::prepare(&wanted);
+        cluster.run_processes().await;
+        cluster
+    }
+
     /// Makes the files of a cluster and starts nothing.
     pub fn prepare(wanted: &Wanted) -> Self {
         let folder = tempfile::Builder::new().prefix("seamark-test-").tempdir().unwrap();
@@ -125,7 +134,8 @@ impl TestCluster {
             snapshot_every(&dir, &genesis, entries);
         }
         let resources = SharedResources::new(ResourceLimits::default()).unwrap();
-        Self { dir, genesis, resources, running: BTreeMap::new(), elsewhere: Vec::new(), _folder: folder }
+        let (running, processes, elsewhere) = (BTreeMap::new(), Processes::default(), Vec::new());
+        Self { dir, genesis, resources, running, processes, elsewhere, _folder: folder }
     }
 
     /// All node ids.
@@ -165,7 +175,33 @@ impl TestCluster {
     /// Starts one node in a process of its own, which can be killed. [`TestCluster::set_elsewhere`]
     /// says that it counts.
     pub fn start_process(&self, node: NodeId) -> Process {
-        Process::start(node_command(&self.dir.node_config(node)), &self.dir.node_dir(node).join("node.log"))
+        Process::start(node_command(&self.dir.node_config(node)), &self.log_of(node))
+    }
+
+    /// Starts all nodes of a cluster that was prepared, each in a process of its own that ends with the cluster and
+    /// logs what its configuration says. Returns when every group has a leader.
+    pub async fn run_processes(&mut self) {
+        for node in self.node_ids() {
+            let mut command = node_command(&self.dir.node_config(node));
+            command.env_remove("RUST_LOG");
+            self.processes.insert(node, Process::start(command, &self.log_of(node)));
+        }
+        self.wait_ready().await;
+    }
+
+    /// Fails the test when a process that ends with the cluster has ended by itself.
+    pub fn assert_run(&mut self) {
+        self.processes.assert_run();
+    }
+
+    /// The log file of a node that runs in a process of its own.
+    pub fn log_of(&self, node: NodeId) -> PathBuf {
+        self.dir.node_dir(node).join("node.log")
+    }
+
+    /// What is in that file so far.
+    pub fn logged(&self, node: NodeId) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_of(node)).unwrap()).into_owned()
     }
 
     /// Says which nodes run in processes of their own, so that they are waited for as well.
@@ -175,24 +211,29 @@ impl TestCluster {
 
     /// Stops one node as a signal would.
     pub async fn stop_node(&mut self, node: NodeId) {
+        if let Some(mut process) = self.processes.remove(node) {
+            let status = tokio::task::block_in_place(|| process.terminate());
+            assert!(status.success(), "node {node}: {status}");
+            return;
+        }
         let running = self.running.remove(&node).expect("the node runs");
         in_time("stopping a node", Box::pin(running.shutdown())).await;
     }
 
-    /// A node that runs.
+    /// A node that runs in this process.
     pub fn node(&self, node: NodeId) -> &Node {
         &self.running[&node]
     }
 
     /// Whether a node runs.
     pub fn runs(&self, node: NodeId) -> bool {
-        self.running.contains_key(&node) || self.elsewhere.contains(&node)
+        self.running.contains_key(&node) || self.processes.has(node) || self.elsewhere.contains(&node)
     }
 
     /// Starts every node that does not run, and waits until every group has a leader.
     pub async fn start_all(&mut self) {
         for node in self.node_ids() {
-            if !self.running.contains_key(&node) {
+            if !self.running.contains_key(&node) && !self.processes.has(node) {
                 self.start_node(node).await;
             }
         }
@@ -272,7 +313,7 @@ impl TestCluster {
     /// same block, certified; returns the height of each group.
     pub async fn wait_settled(&self) -> BTreeMap<GroupId, u64> {
         let client = self.client();
-        let running = self.running.len() + self.elsewhere.len();
+        let running = self.running.len() + self.processes.count() + self.elsewhere.len();
         eventually("all replicas agree", async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
             if status.nodes.len() != running {

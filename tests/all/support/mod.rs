@@ -1,6 +1,6 @@
 //! What every test of a whole cluster stands on.
 //!
-//! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
+//! [`cluster`] starts and stops nodes in this process or in others, [`program`] the real program, [`up`] a cluster
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
 //! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
 //! pays without end, [`swaps`] has payers of two shards pay each other, [`audit`] reads the chains and judges them without asking production code for its

@@ -4,11 +4,13 @@
 //! before; `SEAMARK_BIN` names another one. A process ends with the value that stands for it, and is
 //! only ever signalled by its own handle.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use ledger::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{DEADLINE, eventually};
@@ -124,6 +126,46 @@ impl Drop for Process {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
             }
+        }
+    }
+}
+
+/// The processes of a cluster's nodes, which end with this value.
+#[derive(Default)]
+pub struct Processes(BTreeMap<NodeId, Process>);
+
+impl Processes {
+    /// Adds that of a node.
+    pub fn insert(&mut self, node: NodeId, process: Process) {
+        assert!(self.0.insert(node, process).is_none(), "node {node} runs already");
+    }
+
+    /// Whether a node has one.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.0.contains_key(&node)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes out that of a node, if it has one.
+    pub fn remove(&mut self, node: NodeId) -> Option<Process> {
+        self.0.remove(&node)
+    }
+
+    /// Fails the test when one of them has ended by itself.
+    pub fn assert_run(&mut self) {
+        self.0.values_mut().for_each(Process::assert_runs);
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // All at once, before each is waited for. What they would do on their way out, nobody looks at any more.
+        for process in self.0.values_mut() {
+            let _ = process.child.kill();
         }
     }
 }

@@ -49,6 +49,26 @@ impl Way {
     pub fn record_types(&self) -> Result<Vec<u8>, String> {
         record_types(&self.bytes)
     }
+
+    /// Where it went.
+    pub fn place(&self) -> String {
+        format!("{:?} of node {}, to it: {}", self.port, self.node, self.to_node)
+    }
+
+    /// Fails the test unless all of it is TLS: a handshake, and from the first application data on nothing else but
+    /// alerts.
+    fn assert_sealed(&self) {
+        let place = self.place();
+        let types = self.record_types().unwrap_or_else(|error| panic!("{place}: {error}"));
+        let in_clear = types.iter().take_while(|kind| **kind != APPLICATION_DATA).count();
+        let (handshake, sealed) = types.split_at(in_clear);
+        assert!(handshake.first().is_none_or(|kind| *kind == HANDSHAKE), "{place}: {types:?}");
+        assert!(
+            handshake.iter().all(|kind| [HANDSHAKE, CHANGE_CIPHER_SPEC, ALERT].contains(kind)),
+            "{place}: {types:?}"
+        );
+        assert!(sealed.iter().all(|kind| [APPLICATION_DATA, ALERT].contains(kind)), "{place}");
+    }
 }
 
 fn record_types(mut bytes: &[u8]) -> Result<Vec<u8>, String> {
@@ -105,6 +125,14 @@ impl Wires {
     /// All that went by so far.
     pub fn record(&self) -> Vec<Way> {
         self.record.lock().clone()
+    }
+
+    /// All that went by so far, which is TLS, or the test fails.
+    pub fn sealed(&self) -> Vec<Way> {
+        let mut ways = self.record();
+        ways.retain(|way| !way.bytes.is_empty());
+        ways.iter().for_each(Way::assert_sealed);
+        ways
     }
 }
 
