@@ -79,7 +79,10 @@ fn found(sabotage: Sabotage) -> Outcome {
         _ => None,
     };
     let config = if sabotage.byzantine() {
-        SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+        // Whoever is caught leads no more for a while: it takes more groups until somebody proposes what only a check of
+        // signatures finds.
+        let shards = if sabotage == Sabotage::JudgeSkipsSignatures { 4 } else { 2 };
+        SimConfig { consensus: Some(Engine::Bft), shards: Some(shards), lie, ..usual }
     } else if sabotage.of_byzantine_seats() {
         let (consensus, moved) = (Some(Engine::Bft), SimConfig { reshapes: Some(1), moves: Some(12), ..usual });
         // So long that enough members of one shard leave it.

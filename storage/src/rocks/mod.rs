@@ -16,10 +16,12 @@ mod compactors;
 mod errors;
 mod folder;
 mod identity;
+mod reseal;
 mod shared;
 mod space;
 mod stall;
 mod state;
+mod tables;
 mod verify;
 
 pub(crate) use errors::map_error;

@@ -13,20 +13,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options, Range, ReadOptions, Snapshot, SstFileWriter,
-    WriteOptions,
+    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DEFAULT_COLUMN_FAMILY_NAME,
+    Options, Range, ReadOptions, Snapshot, WriteOptions,
 };
 
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
 use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
-use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, space, stall};
+use crate::rocks::reseal::reseal;
+use crate::rocks::tables::Tables;
+use crate::rocks::{
+    Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create, space, stall, tables,
+};
 use crate::sealed::open_value;
 
-/// Bytes after which a table file that is written for a database ends.
-const TABLE_BYTES: u64 = 32 << 20;
 /// Bytes that a sweep has read ahead of it.
 const SWEEP_AHEAD_BYTES: usize = 1 << 20;
 /// Stands behind every key where a range has no end.
@@ -96,7 +97,7 @@ pub struct StateDb {
     quiet: AtomicBool,
 }
 
-fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
+pub(super) fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
     let options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
     open_with(folder, &options)
 }
@@ -110,81 +111,6 @@ fn open_without_compactions(folder: &Path, shared: &SharedResources, create: boo
 fn open_with(folder: &Path, options: &Options) -> Result<DB, StorageError> {
     let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
     DB::open_cf_descriptors(options, folder, [family]).map_err(|error| map_error(folder, &error))
-}
-
-/// Makes a database in `folder` of all pairs in `received`, their values sealed under another cipher.
-/// Table files are written in the order of their keys and taken over as they are: nothing is sorted or
-/// compacted again.
-fn reseal(
-    received: &Path,
-    folder: &Path,
-    shared: &SharedResources,
-    sender: &dyn ValueCipher,
-    cipher: &dyn ValueCipher,
-) -> Result<(), StorageError> {
-    let database = open_database(folder, shared, true)?;
-    let parts = folder.join("resealed");
-    std::fs::create_dir(&parts).map_err(|error| StorageError::io(&parts, &error))?;
-    let mut options = shared.options(Profile::State, true).map_err(|error| map_error(folder, &error))?;
-    // What a cipher has made does not compress.
-    options.set_compression_type(DBCompressionType::None);
-    let mut tables = Tables { options: &options, parts, paths: Vec::new(), open: None };
-    check_all(received, shared, Profile::State, &mut |key, sealed| {
-        let value = open_value(sender, received, key, Bytes::copy_from_slice(sealed))?;
-        tables.put(key, &cipher.seal(key, &value))
-    })?;
-    tables.move_into(&database)
-}
-
-/// Table files on their way into a database.
-struct Tables<'a> {
-    options: &'a Options,
-    parts: PathBuf,
-    paths: Vec<PathBuf>,
-    open: Option<SstFileWriter<'a>>,
-}
-
-impl Tables<'_> {
-    /// Adds a pair whose key is behind all before.
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
-        let mut table = match self.open.take() {
-            Some(table) => table,
-            None => {
-                let path = self.parts.join(format!("{:08}.sst", self.paths.len()));
-                let table = SstFileWriter::create(self.options);
-                table.open(&path).map_err(|error| self.error(&error))?;
-                self.paths.push(path);
-                table
-            }
-        };
-        table.put(key, value).map_err(|error| self.error(&error))?;
-        let full = table.file_size() >= TABLE_BYTES;
-        self.open = Some(table);
-        if full { self.finish() } else { Ok(()) }
-    }
-
-    /// Ends the last table.
-    fn finish(&mut self) -> Result<(), StorageError> {
-        let ended = self.open.take().map(|mut table| table.finish());
-        ended.unwrap_or(Ok(())).map_err(|error| self.error(&error))
-    }
-
-    /// Makes what was put part of a database, above all that is in it. Nothing of them is left beside it.
-    fn move_into(mut self, database: &DB) -> Result<(), StorageError> {
-        self.finish()?;
-        let Self { paths, parts, .. } = self;
-        if !paths.is_empty() {
-            let mut ingest = IngestExternalFileOptions::default();
-            ingest.set_move_files(true);
-            let moved = database.ingest_external_file_opts(&ingest, paths);
-            moved.map_err(|error| map_error(&parts, &error))?;
-        }
-        std::fs::remove_dir_all(&parts).map_err(|error| StorageError::io(&parts, &error))
-    }
-
-    fn error(&self, error: &rocksdb::Error) -> StorageError {
-        map_error(&self.parts, error)
-    }
 }
 
 impl StateDb {
@@ -321,11 +247,11 @@ impl StateDb {
         let parts = self.folder.join("brought");
         std::fs::create_dir(&parts).map_err(|error| StorageError::io(&parts, &error))?;
         let options = shared.options(Profile::State, true).map_err(|error| self.error(&error))?;
-        let mut tables = Tables { options: &options, parts, paths: Vec::new(), open: None };
+        let mut tables = Tables::new(&options, &parts);
         for (key, value) in pairs {
             tables.put(key, &self.cipher.seal(key, value))?;
         }
-        tables.move_into(&self.db)
+        tables::move_into(&self.db, &parts, tables.finish()?)
     }
 
     /// Removes the database folders beside this one, which is the live one. Whatever was live before

@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rocksdb::{DB, ReadOptions};
+use rocksdb::{DB, LiveFile, ReadOptions};
 
 use crate::StorageError;
+use crate::kv::KeyRange;
 use crate::rocks::{Identity, Kind, Profile, ResourceLimits, SharedResources, live_folder, map_error};
 
 /// What a complete check saw.
@@ -41,6 +42,54 @@ pub(crate) struct Checked {
     pub(crate) sequence: u64,
 }
 
+/// A database that is read as a whole or in parts, every block of it verified.
+pub(crate) struct Reader {
+    db: DB,
+    folder: PathBuf,
+}
+
+impl Reader {
+    /// Opens the database folder `folder`, which nobody writes to.
+    pub(crate) fn open(folder: &Path, shared: &SharedResources, profile: Profile) -> Result<Self, StorageError> {
+        let map = |error: rocksdb::Error| map_error(folder, &error);
+        let options = shared.options(profile, false).map_err(map)?;
+        let db = DB::open_for_read_only(&options, folder, false).map_err(map)?;
+        Ok(Self { db, folder: folder.to_path_buf() })
+    }
+
+    /// Its table files.
+    pub(crate) fn files(&self) -> Result<Vec<LiveFile>, StorageError> {
+        self.db.live_files().map_err(|error| map_error(&self.folder, &error))
+    }
+
+    /// Shows each pair of a range to `visit`, in the order of the keys. Returns how many there were, and their bytes.
+    pub(crate) fn read(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(u64, u64), StorageError> {
+        let mut reading = ReadOptions::default();
+        reading.set_verify_checksums(true);
+        reading.fill_cache(false);
+        reading.set_total_order_seek(true);
+        reading.set_readahead_size(2 << 20);
+        if let Some(end) = &range.end {
+            reading.set_iterate_upper_bound(end.to_vec());
+        }
+        let mut iterator = self.db.raw_iterator_opt(reading);
+        iterator.seek(&range.start);
+        let (mut pairs, mut bytes) = (0, 0);
+        while let Some((key, value)) = iterator.item() {
+            visit(key, value)?;
+            pairs += 1;
+            bytes += (key.len() + value.len()) as u64;
+            iterator.next();
+        }
+        iterator.status().map_err(|error| map_error(&self.folder, &error))?;
+        Ok((pairs, bytes))
+    }
+}
+
 /// Reads everything in the database folder `folder`, showing each pair to `visit`.
 pub(crate) fn check_all(
     folder: &Path,
@@ -48,26 +97,10 @@ pub(crate) fn check_all(
     profile: Profile,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
 ) -> Result<Checked, StorageError> {
-    let map = |error: rocksdb::Error| map_error(folder, &error);
-    let options = shared.options(profile, false).map_err(map)?;
-    let db = DB::open_for_read_only(&options, folder, false).map_err(map)?;
-    let files = db.live_files().map_err(map)?.len() as u64;
-    let mut checked = Checked { pairs: 0, bytes: 0, files, sequence: db.latest_sequence_number() };
-    let mut reading = ReadOptions::default();
-    reading.set_verify_checksums(true);
-    reading.fill_cache(false);
-    reading.set_total_order_seek(true);
-    reading.set_readahead_size(2 << 20);
-    let mut iterator = db.raw_iterator_opt(reading);
-    iterator.seek_to_first();
-    while let Some((key, value)) = iterator.item() {
-        visit(key, value)?;
-        checked.pairs += 1;
-        checked.bytes += (key.len() + value.len()) as u64;
-        iterator.next();
-    }
-    iterator.status().map_err(map)?;
-    Ok(checked)
+    let reader = Reader::open(folder, shared, profile)?;
+    let files = reader.files()?.len() as u64;
+    let (pairs, bytes) = reader.read(&KeyRange::all(), visit)?;
+    Ok(Checked { pairs, bytes, files, sequence: reader.db.latest_sequence_number() })
 }
 
 /// Checks `root` as a whole; `kind` is what it must hold.
