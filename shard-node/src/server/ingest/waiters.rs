@@ -29,8 +29,12 @@ use crate::server::replies::ReplyQueue;
 /// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
 /// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
 pub(super) const SILENT_KEPT: Duration = Duration::from_secs(60);
-/// Between two looks for people who have hung up while there is no room: a look goes through all who wait.
+/// The same while there is no room for others: routers have missed two of their rounds.
+pub(super) const SILENT_KEPT_FULL: Duration = Duration::from_secs(15);
+/// Between two looks for people who are gone while there is no room: a look goes through all who wait.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const _: () = assert!(SILENT_KEPT_FULL.as_secs() < SILENT_KEPT.as_secs(), "patience is shorter where others wait for it");
 
 /// How a transaction waits for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,8 +242,8 @@ impl Waiters {
         books.withdrawn.forget(now, SILENT_KEPT);
     }
 
-    /// Whether so many bytes more may wait. Where there is no room, those who were told a vote and have hung up are looked for
-    /// first, now and then: what they have left must not keep others out.
+    /// Whether so many bytes more may wait. Where there is no room, those who were told a vote and are gone are looked for first,
+    /// now and then: what they have left must not keep others out. Clients of a router may be gone while its stream is not.
     #[must_use]
     pub fn has_room(&self, bytes: usize, now: Instant) -> bool {
         let fits = || self.bytes() + bytes <= WAITING_BYTES_MAX;
@@ -251,7 +255,7 @@ impl Waiters {
             return false;
         }
         books.looked = Some(now);
-        books.forget_told(|_| true);
+        books.forget_told(|waiting| now <= waiting.asked + SILENT_KEPT_FULL);
         fits()
     }
 

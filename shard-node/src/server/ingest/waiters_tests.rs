@@ -428,22 +428,30 @@ async fn who_has_hung_up_is_forgotten_as_soon_as_it_was_told_a_vote() {
 }
 
 #[tokio::test]
-async fn what_those_who_hung_up_behind_a_vote_have_left_makes_room_for_others() {
-    let (sink, events) = tokio::sync::mpsc::channel(8);
-    let reply = ReplyQueue::new(sink);
-    let waiters = Waiters::of(GroupId::shard(0));
-    let large = Bytes::from(vec![7; WAITING_BYTES_MAX / 4]);
-    let names: [&'static [u8]; 4] = [b"one", b"two", b"three", b"four"];
-    for name in names {
-        let tx = Checked { bytes: large.clone(), ..checked(name) };
-        waiters.wait(&tx, &reply, false, &anybody());
-        waiters.waits(&tx.txid);
+async fn what_those_who_are_gone_behind_a_vote_have_left_makes_room_for_others() {
+    for hangs_up in [true, false] {
+        let (sink, events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::of(GroupId::shard(0));
+        let large = Bytes::from(vec![7; WAITING_BYTES_MAX / 4]);
+        let names: [&'static [u8]; 4] = [b"one", b"two", b"three", b"four"];
+        for name in names {
+            let tx = Checked { bytes: large.clone(), ..checked(name) };
+            waiters.wait(&tx, &reply, false, &anybody());
+            waiters.waits(&tx.txid);
+        }
+        let now = Instant::now();
+        assert!(waiters.has_room(0, now) && !waiters.has_room(1, now), "its caller is there");
+        let gone = if hangs_up {
+            drop(events);
+            reply.closed().await;
+            assert!(!waiters.has_room(1, now + LOOK_EVERY / 2), "it was looked for a moment ago");
+            now + LOOK_EVERY
+        } else {
+            assert!(!waiters.has_room(1, now + SILENT_KEPT_FULL / 2), "it may ask again");
+            now + 2 * SILENT_KEPT_FULL
+        };
+        assert!(waiters.has_room(1, gone));
+        assert_eq!((waiters.len(), waiters.bytes()), (0, 0));
     }
-    let now = Instant::now();
-    assert!(waiters.has_room(0, now) && !waiters.has_room(1, now), "its caller is there");
-    drop(events);
-    reply.closed().await;
-    assert!(!waiters.has_room(1, now + LOOK_EVERY / 2), "it was looked for a moment ago");
-    assert!(waiters.has_room(1, now + LOOK_EVERY));
-    assert_eq!((waiters.len(), waiters.bytes()), (0, 0));
 }
