@@ -102,7 +102,7 @@ pub(super) struct Books {
     pub(super) next_id: u64,
     /// What was on its way when all who sent it were turned away.
     pub(super) withdrawn: Withdrawn,
-    /// When those who have hung up were looked for last, for want of room.
+    /// When those who are gone were looked for last, for want of room.
     pub(super) looked: Option<Instant>,
 }
 

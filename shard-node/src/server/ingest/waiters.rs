@@ -34,7 +34,7 @@ pub(super) const SILENT_KEPT_FULL: Duration = Duration::from_secs(15);
 /// Between two looks for people who are gone while there is no room: a look goes through all who wait.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-const _: () = assert!(SILENT_KEPT_FULL.as_secs() < SILENT_KEPT.as_secs(), "patience is shorter where others wait for it");
+const _: () = assert!(SILENT_KEPT_FULL.as_secs() < SILENT_KEPT.as_secs(), "others wait for it: patience is shorter");
 
 /// How a transaction waits for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
