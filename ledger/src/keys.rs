@@ -86,8 +86,7 @@ mod tests {
 
     #[test]
     fn a_key_that_comes_late_has_its_place_before_those_that_follow_it() {
-        let [first, second, third, fourth] =
-            [b"1", b"2", b"3", b"4"].map(|number| SecretKey::derive(b"node", number));
+        let [first, second, third, fourth] = [b"1", b"2", b"3", b"4"].map(|number| SecretKey::derive(b"node", number));
         let keys = NodeKeys::from(first.clone());
         keys.add_before(fourth.clone(), &[]);
         keys.add_before(second.clone(), &[third.public(), fourth.public()]);

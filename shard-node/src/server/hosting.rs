@@ -179,13 +179,15 @@ impl Hosting {
         // All at once: payers wait for both halves of a shard that was cut.
         futures::future::join_all(fresh.into_iter().map(|group| self.start(view, group))).await;
         // Behind those, as others are asked, who may be slow.
+        let mut emptied = Vec::new();
         for group in anew {
             if self.gives_up(view, group).await && self.leave(group).await {
-                self.start(view, group).await;
+                emptied.push(group);
             } else {
                 waits.leaving = true;
             }
         }
+        futures::future::join_all(emptied.into_iter().map(|group| self.start(view, group))).await;
         let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
             if view.layout.retired(group) {

@@ -123,8 +123,7 @@ fn origin(on_spine: bool) -> Vec<u8> {
     let before = Segment { group: SHARD, from: Height(0), to: Height(900) };
     let (spine, archived) = if on_spine { (vec![before], Vec::new()) } else { (Vec::new(), vec![before]) };
     let (first, header_hash) = (Height(901), Hash32([9; 32]));
-    let origin =
-        Origin { version: ORIGIN_VERSION, job: JOB, first, header_hash, parents: Vec::new(), spine, archived };
+    let origin = Origin { version: ORIGIN_VERSION, job: JOB, first, header_hash, parents: Vec::new(), spine, archived };
     borsh::to_vec(&origin).expect("writing to memory does not fail")
 }
 
