@@ -26,7 +26,7 @@ async fn a_replica_with_a_seat_stays_until_others_say_that_the_group_goes_on_wit
 
     let mut ahead = view.clone();
     ahead.committees.insert(SHARD, committee(2, &[2, 3]));
-    ahead.coming.insert(SHARD, committee(4, &[2, 3, NODE.0]));
+    ahead.coming.insert(SHARD, committee(4, &[NODE.0, 2, 3]));
     assert!(hosting.joins_anew(&ahead, SHARD));
     let waits = hosting.adapt_at(&ahead, Instant::now()).await;
     assert!(waits.leaving, "nobody has said so");
