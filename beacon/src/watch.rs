@@ -264,6 +264,11 @@ fn reported_key(reporter: NodeId) -> Vec<u8> {
     registry::key(REPORTED, &[&reporter.0.to_be_bytes()])
 }
 
+/// Key of the mark that a report has said something new for seats that wait, while a group took no mail.
+fn held_key() -> Vec<u8> {
+    registry::key(b"watch-held", &[])
+}
+
 fn values<T: BorshDeserialize>(view: &mut View<'_>, family: &[u8]) -> Vec<T> {
     registry::family(view, &registry::key(family, &[])).into_iter().map(|(_, value)| value).collect()
 }
@@ -433,7 +438,6 @@ pub fn apply_silence(
     if watch.mode == WatchMode::Replace {
         full?;
     }
-    let waits = seats_wait(view) && full.is_ok();
     let before = silent_lately(view);
     note_silence(view, at.time_ms, report);
     let returned = take_back(view, at, &witnesses);
@@ -443,7 +447,19 @@ pub fn apply_silence(
         registry::bump_revision(view);
         return Ok(mail);
     }
-    let mail = if waits && silent_lately(view) != before { seats::go_on(view) } else { Vec::new() };
+    let news = silent_lately(view) != before || view.get(&held_key()).is_some();
+    if !news || !seats_wait(view) {
+        return Ok(Vec::new());
+    }
+    if full.is_err() {
+        // No later report may be news, so this has to be remembered.
+        registry::put(view, held_key(), &WATCH_VERSION);
+        return Ok(Vec::new());
+    }
+    if view.get(&held_key()).is_some() {
+        registry::remove(view, held_key());
+    }
+    let mail = seats::go_on(view);
     if !mail.is_empty() {
         registry::bump_revision(view);
     }

@@ -1,9 +1,10 @@
 //! Which groups a node has replicas of, beyond those of the genesis: it follows the beacon's registry,
 //! starts what names it, and removes what goes on without it.
 //!
-//! Mirrors production's `server/hosting.rs`, `leaving.rs` and `seat.rs`. What a node knows of the registry,
-//! and that it has left a group, survives the power. That a registry is proved is not simulated: nodes of
-//! the beacon are believed.
+//! Mirrors production's `server/hosting.rs`, `leaving.rs` and `seat.rs`, but for one thing: a node that is to join a group again
+//! removes its former replica at once, where production asks first whether it still counts. Nothing that was promised may
+//! depend on that. What a node knows of the registry, and that it has left a group, survives the power. That a registry is
+//! proved is not simulated: nodes of the beacon are believed.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

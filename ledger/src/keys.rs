@@ -48,6 +48,16 @@ impl NodeKeys {
         }
     }
 
+    /// Takes one more key, which is older than these of those that are held. One that is held changes nothing.
+    pub fn add_before(&self, key: SecretKey, later: &[PublicKey]) {
+        let public = key.public();
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.iter().all(|(known, _)| *known != public) {
+            let at = held.iter().position(|(known, _)| later.contains(known)).unwrap_or(held.len());
+            held.insert(at, (public, key));
+        }
+    }
+
     /// Drops these keys.
     pub fn let_go(&self, keys: &[PublicKey]) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|(public, _)| !keys.contains(public));
@@ -73,6 +83,19 @@ impl From<SecretKey> for NodeKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_comes_late_has_its_place_before_those_that_follow_it() {
+        let [first, second, third, fourth] = [b"1", b"2", b"3", b"4"].map(|number| SecretKey::derive(b"node", number));
+        let keys = NodeKeys::from(first.clone());
+        keys.add_before(fourth.clone(), &[]);
+        keys.add_before(second.clone(), &[third.public(), fourth.public()]);
+        keys.add_before(third.clone(), &[fourth.public()]);
+        let all = [&first, &second, &third, &fourth].map(SecretKey::public);
+        assert_eq!(keys.public(), all);
+        keys.add_before(fourth, &[first.public()]);
+        assert_eq!(keys.public(), all, "one that is held stays where it is");
+    }
 
     #[test]
     fn a_key_is_found_by_its_public_half_until_it_is_dropped() {

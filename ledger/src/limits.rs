@@ -169,6 +169,10 @@ pub const MERKLE_PATH_MAX: usize = 32;
 pub const RIVALS_MAX: usize = 8;
 /// Transactions of clients that wait at one group's leader before new ones are shed.
 pub const INGEST_QUEUE_TXS: usize = 65_536;
+/// What the clients of one organisation may have in flight over one router, in number and in bytes, as a multiple of what is
+/// left free behind that. With one, an organisation alone has half of all at most, two have a third each, and there is always
+/// room for another one.
+pub const ORG_FLIGHTS_PER_FREE: usize = 1;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 /// Bytes of transactions that have arrived for one group and are not checked yet.
@@ -226,6 +230,7 @@ const _: () = assert!(
 );
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");
+const _: () = assert!(ORG_FLIGHTS_PER_FREE > 0, "an organisation may have something in flight");
 const _: () = assert!(ARRIVALS_BYTES_MAX <= WAITING_BYTES_MAX, "what has arrived can be taken");
 const _: () =
     assert!(HANDSHAKES_PER_SOURCE_MAX * 4 <= HANDSHAKES_MAX, "a few sources that are silent leave turns for others");

@@ -281,6 +281,8 @@ crate::rejections! {
         PolicyStale = 177, "org_policy_stale", "the policy that is to be replaced has changed since this was proposed", "look at the one in force with 'seamark beacon policy', and propose anew";
         /// Organisations that could not satisfy a policy.
         PolicyBlocks = 178, "org_policy_blocks", "the organisations that there would be then could not satisfy a policy of the cluster", "change that policy first: 'seamark beacon policy' shows them all";
+        /// An organisation's share of a router is used up.
+        OrgBusy = 195, "org_busy", "the organisation's clients have as much in flight over this router as is left for all others", "retry after the hinted delay with the same txid, or send over several routers";
         /// Who sent it takes no part in the channel any more.
         ChannelUntold = 192, "channel_untold", "the channel does not admit whoever sent the transaction any more, and tells it nothing of what became of that; it may have been executed", "ask somebody who takes part in the channel: 'seamark tx' tells them";
     }
@@ -328,6 +330,7 @@ impl Reject {
         matches!(
             self,
             Self::Busy
+                | Self::OrgBusy
                 | Self::PeerBusy
                 | Self::NotLeader
                 | Self::WrongShard

@@ -239,12 +239,12 @@ async fn a_full_router_says_busy_at_once() {
     assert_eq!(received, 10, "and the stream ended after the last fate");
 }
 
-/// As many bytes as are allowed, in however few transactions; answered ones make room.
+/// As many bytes as are left for others, in however few transactions; answered ones make room.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_router_that_holds_enough_bytes_says_busy() {
+async fn a_router_that_holds_enough_bytes_of_an_organisation_says_so() {
     let cluster = Cluster::start().await;
     let one = cluster.payment(0).encode().len();
-    let limits = GatewayLimits { in_flight_bytes_max: 10 * one + one / 2, ..persistent() };
+    let limits = GatewayLimits { in_flight_bytes_max: 20 * one + one / 2, ..persistent() };
     let router = cluster.router(limits).await;
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 4).await;
     for round in 0..2 {
@@ -255,7 +255,8 @@ async fn a_router_that_holds_enough_bytes_says_busy() {
             for event in soon(events.message()).await.unwrap().unwrap().events {
                 match event.event {
                     Some(Event::Refusal(refusal)) => {
-                        assert_eq!(refusal.reject(), Some(Reject::Busy));
+                        assert_eq!(refusal.reject(), Some(Reject::OrgBusy));
+                        assert!(refusal.retry_after_ms > 0);
                         refused += 1;
                     }
                     Some(Event::Receipt(_)) => received += 1,

@@ -4,18 +4,18 @@
 use std::process::{Command, Stdio};
 
 use channel::Change;
-use client::{Client, Consistency, Wait};
+use client::{Consistency, Wait};
 use ledger::genesis::VerifyMode;
 use ledger::{Address, Engine, GroupId, LedgerId, Move, NodeId, OrgId};
 use serde_json::{Value, json};
 
 use crate::bft_switch::all_under;
-use crate::support::audit::{audit, audit_chains, end_and_reconcile};
+use crate::support::audit::audit;
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted, agreed, leader_of};
 use crate::support::consortium::Consortium;
+use crate::support::customers::Customers;
 use crate::support::eventually;
-use crate::support::load::Load;
 use crate::support::program::program;
 use crate::support::shell::Shell;
 use crate::support::up::Up;
@@ -100,14 +100,9 @@ async fn payments_inside_a_shard_and_across_outlive_a_stop_of_everybody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_when_the_leader_is_killed_and_nothing_is_lost_when_all_are() {
     let mut up = Up::start_with(NODES, 2, &["--consensus", "bft", "--beacon-consensus", "raft"]).await;
-    let client = Client::connect(&up.profile()).await.unwrap();
-    let genesis = client.genesis().clone();
-    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
-    let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
-
-    let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
+    let customers = Customers::of(&up, 8, FUNDS).await;
+    let (client, groups) = (&customers.client, &customers.groups);
+    let mut load = customers.pay(64).await;
     load.next(200).await;
     let status = client.status().await.unwrap();
     let leader = leader_of(&status, GroupId::shard(0)).expect("the cluster is whole");
@@ -115,23 +110,17 @@ async fn no_call_fails_when_the_leader_is_killed_and_nothing_is_lost_when_all_ar
     // Three of four go on, for as long as it takes.
     load.next(300).await;
     up.restart(leader);
-    up.whole(&client, &groups).await;
+    up.whole(client, groups).await;
     load.next(200).await;
 
     // All at once, with payments in flight, which the client sends again.
     up.kill_all().await;
-    for node in &genesis.nodes {
+    for node in &client.genesis().nodes {
         up.restart(node.id);
     }
     load.next(200).await;
-    up.whole(&client, &groups).await;
-    let (committed, fates) = end_and_reconcile(load, &bank).await;
-    assert!(fates.open.is_empty(), "{:?}", fates.open);
-    assert!(committed >= 900, "{committed}");
-    let heights = up.settled(&client, &groups).await;
-    let supply = audit_chains(&client, &heights).await[&bank.asset];
-    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
-    assert_eq!(bank.total(&wallets).await, supply.held);
+    up.whole(client, groups).await;
+    customers.end(&mut up, load, 900).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

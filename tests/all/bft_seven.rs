@@ -5,10 +5,8 @@ use client::Client;
 use ledger::{Engine, GroupId, NodeId};
 
 use crate::bft_switch::all_under;
-use crate::support::audit::{audit_chains, end_and_reconcile};
-use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
 use crate::support::cluster::leader_of;
-use crate::support::load::Load;
+use crate::support::customers::Customers;
 use crate::support::up::Up;
 
 const SHARD: GroupId = GroupId::shard(0);
@@ -27,22 +25,18 @@ fn outside_the_beacon(client: &Client, nodes: &[NodeId]) -> Vec<NodeId> {
 async fn two_of_seven_are_killed_under_load_and_are_needed_again_when_they_have_come_back() {
     let options = ["--consensus", "bft", "--beacon-consensus", "raft", "--replicas", "7", "--orgs", "7"];
     let mut up = Up::start_with(7, 1, &options).await;
-    let client = Client::connect(&up.profile()).await.unwrap();
-    let genesis = client.genesis().clone();
-    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
-    let committee = genesis.committee(SHARD).unwrap().clone();
+    let customers = Customers::of(&up, 8, FUNDS).await;
+    let (client, groups) = (&customers.client, &customers.groups);
+    let committee = client.genesis().committee(SHARD).unwrap().clone();
     assert_eq!((committee.members.len(), committee.threshold), (MEMBERS, 5));
     let all: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
-    let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
 
-    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    let mut load = customers.pay(32).await;
     load.next(MEANWHILE).await;
     let status = client.status().await.unwrap();
     let leader = leader_of(&status, SHARD).expect("the cluster is whole");
     let others: Vec<NodeId> = all.iter().copied().filter(|node| *node != leader).collect();
-    let first = [leader, outside_the_beacon(&client, &others)[0]];
+    let first = [leader, outside_the_beacon(client, &others)[0]];
     for node in first {
         up.kill(node).await;
     }
@@ -51,12 +45,12 @@ async fn two_of_seven_are_killed_under_load_and_are_needed_again_when_they_have_
     for node in first {
         up.restart(node);
     }
-    up.whole(&client, &groups).await;
+    up.whole(client, groups).await;
     load.next(MEANWHILE).await;
 
     // Two others are gone: now nothing is decided without both that have come back.
     let stayed: Vec<NodeId> = all.iter().copied().filter(|node| !first.contains(node)).collect();
-    let second = outside_the_beacon(&client, &stayed)[..2].to_vec();
+    let second = outside_the_beacon(client, &stayed)[..2].to_vec();
     for node in &second {
         up.kill(*node).await;
     }
@@ -64,13 +58,7 @@ async fn two_of_seven_are_killed_under_load_and_are_needed_again_when_they_have_
     for node in &second {
         up.restart(*node);
     }
-    up.whole(&client, &groups).await;
-    all_under(&client, SHARD, Engine::Bft, MEMBERS).await;
-    let (committed, fates) = end_and_reconcile(load, &bank).await;
-    assert!(fates.open.is_empty(), "{:?}", fates.open);
-    assert!(committed >= 4 * MEANWHILE as u64, "{committed}");
-    let heights = up.settled(&client, &groups).await;
-    let supply = audit_chains(&client, &heights).await[&bank.asset];
-    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
-    assert_eq!(bank.total(&wallets).await, supply.held);
+    up.whole(client, groups).await;
+    all_under(client, SHARD, Engine::Bft, MEMBERS).await;
+    customers.end(&mut up, load, 4 * MEANWHILE as u64).await;
 }

@@ -15,6 +15,7 @@ use crate::elastic_faults::leader;
 use crate::support::audit::{audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::base_port;
+use crate::support::customers::Customers;
 use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
@@ -206,14 +207,9 @@ enum Victim {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_goes_on_when_whoever_joins_or_leads_is_killed_before_it_is_there() {
     let mut up = three_of_four(1).await;
-    let client = Client::connect(&up.profile()).await.unwrap();
-    let genesis = client.genesis().clone();
-    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
-    let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
-
-    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    let customers = Customers::of(&up, 8, FUNDS).await;
+    let (client, groups) = (&customers.client, &customers.groups);
+    let mut load = customers.pay(32).await;
     load.next(100).await;
     let rounds =
         [(Engine::Bft, 4, Victim::Joiner), (Engine::Raft, 3, Victim::Leader), (Engine::Bft, 4, Victim::Leader)];
@@ -221,13 +217,13 @@ async fn a_switch_goes_on_when_whoever_joins_or_leads_is_killed_before_it_is_the
         let said = consensus(&up, SHARD, engine, &["--dry-run"]);
         let (last, others) = ORGS.split_last().expect("somebody decides");
         assert_eq!(ask(&up, SHARD, engine, others)["state"], "pending");
-        let leads = leader(&client, SHARD).await;
+        let leads = leader(client, SHARD).await;
         assert_eq!(ask(&up, SHARD, engine, &[*last])["state"], "under_way");
         let victim = match victim {
             Victim::Leader => leads,
             Victim::Joiner => {
                 let node: u32 = serde_json::from_value(said["joining"][0].clone()).unwrap();
-                joins(&client, NodeId(node)).await;
+                joins(client, NodeId(node)).await;
                 NodeId(node)
             }
         };
@@ -235,18 +231,12 @@ async fn a_switch_goes_on_when_whoever_joins_or_leads_is_killed_before_it_is_the
         // Whoever is left goes on, with the change or without it.
         load.next(100).await;
         up.restart(victim);
-        let committee = all_under(&client, SHARD, engine, members).await;
+        let committee = all_under(client, SHARD, engine, members).await;
         assert_eq!(said["then"]["members"], committee.members.len());
-        up.whole(&client, &groups).await;
+        up.whole(client, groups).await;
         load.next(100).await;
     }
-    let (committed, fates) = end_and_reconcile(load, &bank).await;
-    assert!(fates.open.is_empty(), "{:?}", fates.open);
-    assert!(committed >= 700, "{committed}");
-    let heights = up.settled(&client, &groups).await;
-    let supply = audit_chains(&client, &heights).await[&bank.asset];
-    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
-    assert_eq!(bank.total(&wallets).await, supply.held);
+    customers.end(&mut up, load, 700).await;
 }
 
 /// Waits until the shard has executed more transactions than these. How many it has.
@@ -351,28 +341,24 @@ async fn issue(client: &Client, number: u32) -> TxId {
 async fn the_beacon_changes_its_engine_and_whoever_has_the_genesis_alone_follows_it_there() {
     // The fifth has no seat in the beacon under either engine.
     let mut up = Up::start_with(5, 1, &["--replicas", "3", "--orgs", "5"]).await;
-    let client = Client::connect(&up.profile()).await.unwrap();
-    let genesis = client.genesis().clone();
-    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
+    let customers = Customers::of(&up, 8, FUNDS).await;
+    let (client, groups, genesis) = (&customers.client, &customers.groups, customers.client.genesis());
     let nodes: Vec<NodeId> = genesis.nodes.iter().map(|node| node.id).collect();
     assert_eq!(genesis.committee(BEACON).unwrap().members.len(), 3);
-    let bank = Bank::open(&client).await;
-    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
-    bank.fund(&wallets, FUNDS).await;
 
-    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    let mut load = customers.pay(32).await;
     load.next(100).await;
     for (round, (engine, members)) in (0..).zip([(Engine::Bft, 4), (Engine::Raft, 3)]) {
         let said = consensus(&up, BEACON, engine, &["--dry-run"]);
         assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
         switch(&up, BEACON, engine);
-        let first = first_under(&client, BEACON, engine).await;
+        let first = first_under(client, BEACON, engine).await;
         up.kill(first).await;
         // Those who are left go over without it, and the shard takes what they issue.
-        issue(&client, 2 * round).await;
+        issue(client, 2 * round).await;
         load.next(100).await;
         up.restart(first);
-        let committee = all_under(&client, BEACON, engine, members).await;
+        let committee = all_under(client, BEACON, engine, members).await;
 
         // A router that has the genesis alone finds the committee of today, and a customer of it is shown what that
         // committee has certified.
@@ -385,7 +371,7 @@ async fn the_beacon_changes_its_engine_and_whoever_has_the_genesis_alone_follows
         let proof = answer.proof.unwrap();
         assert_eq!(proof.committee, committee);
         assert_eq!(proof.handovers.len() as u64, committee.epoch.0, "a step for each committee since the genesis");
-        verify(&proof, &genesis).unwrap();
+        verify(&proof, genesis).unwrap();
         drop(router);
 
         // All stop at once, and one without a seat there forgets what it has followed.
@@ -406,16 +392,10 @@ async fn the_beacon_changes_its_engine_and_whoever_has_the_genesis_alone_follows
         for node in &nodes {
             up.restart(*node);
         }
-        up.whole(&client, &groups).await;
+        up.whole(client, groups).await;
         followed("it has followed the beacon again").await;
         load.next(100).await;
-        assert_eq!(all_under(&client, BEACON, engine, members).await, committee, "nothing has changed since");
+        assert_eq!(all_under(client, BEACON, engine, members).await, committee, "nothing has changed since");
     }
-    let (committed, fates) = end_and_reconcile(load, &bank).await;
-    assert!(fates.open.is_empty(), "{:?}", fates.open);
-    assert!(committed >= 500, "{committed}");
-    let heights = up.settled(&client, &groups).await;
-    let supply = audit_chains(&client, &heights).await[&bank.asset];
-    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
-    assert_eq!(bank.total(&wallets).await, supply.held);
+    customers.end(&mut up, load, 500).await;
 }

@@ -3,10 +3,13 @@
 use beacon::command::BeaconCommand;
 use beacon::machine::CommandOutcome;
 use beacon::watch::{Silence, Watch, WatchEvent, WatchMode, apply_silence};
+use cross_shard::OutStream;
 use cross_shard::message::Message;
 use ledger::genesis::NodeInfo;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs};
+use ledger::limits::MAIL_WINDOW_MESSAGES;
 use ledger::reject::Reject;
+use ledger::schema;
 
 use crate::epochs::to_rebalance;
 use crate::nodes::World;
@@ -50,6 +53,13 @@ impl World {
             self.now += AFTER_MS / 2;
         }
         mail
+    }
+
+    /// A shard takes no more mail of the beacon, or takes it again.
+    fn takes_mail(&mut self, takes: bool) {
+        let next_seq = if takes { 0 } else { MAIL_WINDOW_MESSAGES };
+        let stream = OutStream { next_seq, ..OutStream::default() };
+        self.state = settle(&self.state, |view| view.store(schema::outbox(GroupId::shard(0)), &stream));
     }
 
     fn events(&self) -> Vec<(u32, WatchEvent)> {
@@ -298,6 +308,48 @@ fn a_node_that_joins_takes_no_seat_where_another_member_is_silent() {
         mail.extend(world.report(*by, &[]).unwrap());
     }
     assert_eq!((mail.len(), world.view().coming.len()), (waiting, 4), "it goes on when all are heard of again");
+}
+
+/// Nobody's seats are taken, so nothing has to be mailed at once.
+#[test]
+fn while_a_group_takes_no_mail_a_dry_run_takes_reports_and_a_watch_that_replaces_does_not() {
+    let (mut world, gone) = watching(WatchMode::DryRun);
+    let reporters = world.others(&[gone]);
+    world.takes_mail(false);
+    assert_eq!(world.silent_for_long(&reporters, &[gone]), []);
+    assert_eq!(world.events(), [(gone, WatchEvent::WouldReplace)]);
+
+    let (mut world, gone) = watching(WatchMode::Replace);
+    world.takes_mail(false);
+    assert_eq!(world.report(reporters[0], &[gone]), Err(Reject::PeerBusy));
+    world.takes_mail(true);
+    assert_eq!(world.report(reporters[0], &[gone]), Ok(Vec::new()));
+}
+
+#[test]
+fn seats_that_wait_go_on_also_where_the_word_for_them_came_while_a_group_took_no_mail() {
+    let (mut world, gone) = watching(WatchMode::DryRun);
+    world.command(3, &BeaconCommand::RegisterNode(NodeInfo { capacity: 9, ..node(6, 3, "zone-3") })).unwrap();
+    let reporters = world.others(&[gone]);
+    for by in &reporters {
+        world.report(*by, &[gone]).unwrap();
+    }
+    world.command(3, &BeaconCommand::JoinNode { node: NodeId(6) }).unwrap();
+    let (prepared, waiting) = (world.view().coming, world.view().groups_of(NodeId(gone)).count());
+    assert!(waiting > 0);
+    world.takes_mail(false);
+    world.now += 1_000;
+    for by in &reporters {
+        assert_eq!(world.report(*by, &[]), Ok(Vec::new()), "it counts, and nothing is mailed");
+    }
+    assert_eq!(world.view().coming, prepared);
+    // All are heard of, as before: that is no news any more.
+    world.takes_mail(true);
+    world.now += 1_000;
+    let mail = world.report(reporters[0], &[]).unwrap();
+    assert_eq!((mail.len(), world.view().coming.len()), (waiting, prepared.len() + waiting));
+    world.now += 1_000;
+    assert_eq!(world.report(reporters[0], &[]), Ok(Vec::new()), "once");
 }
 
 #[test]

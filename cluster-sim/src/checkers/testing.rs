@@ -6,18 +6,18 @@ use std::rc::Rc;
 use beacon::jobs::JOB_VERSION;
 use beacon::{BeaconCommand, Job, JobKind, Phase, SignedCommand};
 use consensus::local::LocalLog;
-use consensus::port::Position;
 use cross_shard::Message;
 use ledger::committee::{Committee, Member};
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
-use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{Epoch, GroupId, Height, Incarnation, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
+use ledger::header::Header;
+use ledger::ids::{Epoch, GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use storage::mem::MemKv;
 
-use super::{BlockSeen, Checker, EpochsSeen, Facts, Governed, Moment, RawReplica, Seen, committee_hash, own};
+use super::trial;
+use super::{BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen, committee_hash, own};
 use crate::cluster::{CREATED_MS, admin_key, genesis};
 use crate::config::{Shape, SimConfig};
 use crate::schedule::Scenario;
@@ -77,51 +77,22 @@ impl<C: Checker> Bench<C> {
     pub fn header(&mut self, group: GroupId, at_ms: u64, by: &Committee, next: &Committee) -> Header {
         let height = self.heights.entry(group).or_insert(0);
         *height += 1;
-        let zero = Hash32([0; 32]);
         Header {
-            version: HEADER_VERSION,
             cluster: self.facts.genesis.cluster_id(),
-            group,
-            incarnation: Incarnation(0),
-            height: Height(*height),
-            parents: Vec::new(),
             time_ms: TimeMs(CREATED_MS + at_ms),
             layout_version: LayoutVersion(0),
-            batch_root: zero,
-            receipts_root: zero,
-            state_root: zero,
-            outbox_root: zero,
-            inbox_cursors_root: zero,
-            value_flow: Vec::new(),
-            congestion: Vec::new(),
             committee_hash: committee_hash(by),
             next_committee_hash: committee_hash(next),
-            flags: 0,
+            ..trial::header(group, *height)
         }
     }
 
     /// A block with this header.
     pub fn block(&mut self, header: Header, governed: Vec<Governed>, mail: Vec<(GroupId, Message)>) {
         let index = header.height.0;
-        let seen = BlockSeen {
-            node: NodeId(0),
-            group: header.group,
-            position: Position { term: 1, leader: 0, index },
-            header_hash: Hash32([0; 32]),
-            receipts: Vec::new(),
-            votes: Vec::new(),
-            registers: Vec::new(),
-            mail: mail.into_iter().map(|(dest, message)| (dest, index, message)).collect(),
-            lines: Vec::new(),
-            flow: Vec::new(),
-            governed,
-            outbox: Vec::new(),
-            inbox: Vec::new(),
-            layout: None,
-            committees: Vec::new(),
-            epochs: EpochsSeen::default(),
-            header,
-        };
+        let mail = mail.into_iter().map(|(dest, message)| (dest, index, message)).collect();
+        let empty = trial::block(header.group, index);
+        let seen = BlockSeen { header_hash: Hash32::ZERO, mail, governed, header, ..empty };
         self.see(&Seen::Block(Box::new(seen)));
     }
 

@@ -138,8 +138,8 @@ impl Desk {
             match allowed {
                 Ok((txid, plan)) => {
                     let to_channel = plan.groups().any(|group| group.kind() == Some(GroupKind::Channel));
-                    let caller = wire.clone().filter(|_| to_channel);
-                    planned.push(Planned { txid, plan, bytes, caller });
+                    let (org, caller) = (caller.org, wire.clone().filter(|_| to_channel));
+                    planned.push(Planned { txid, plan, bytes, org, caller });
                 }
                 Err(reject) => outbox.push_uncounted(refusal_of(&view, &bytes, reject)),
             }

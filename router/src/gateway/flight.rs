@@ -4,64 +4,29 @@
 //! costs nothing beyond its entry; one that several groups vote on has a [`Ballot`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, Layout, NodeId, Submission, TxId};
+use ledger::{GroupId, Layout, NodeId, OrgId, Submission, TxId};
 use proto::{edge, v1};
 use tokio::time::Instant;
 
 use super::ballot::{Ballot, Voter};
 use super::outbox::Outbox;
+use super::shares::{HeldTx, Shares};
 use super::view::ClusterView;
 use crate::plan::{Part, Plan};
 
 /// Different witnesses over one body that may wait behind each other.
 const RIVALS_MAX: usize = 4;
 
-/// Bytes of all transactions that flights hold. The bytes are the flights' own: what a message
-/// brought shares its buffer, and one transaction would keep all of it.
-#[derive(Default)]
-pub(super) struct Held(Arc<AtomicUsize>);
-
-impl Held {
-    pub(super) fn total(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn hold(&self, bytes: &Bytes) -> HeldTx {
-        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
-        HeldTx { bytes: Bytes::copy_from_slice(bytes), total: Arc::clone(&self.0) }
-    }
-}
-
-/// A transaction that counts for as long as it is held.
-struct HeldTx {
-    bytes: Bytes,
-    total: Arc<AtomicUsize>,
-}
-
-impl HeldTx {
-    /// Holds other bytes instead, which nothing else shares.
-    fn replace(&mut self, bytes: Bytes) {
-        self.total.fetch_add(bytes.len(), Ordering::Relaxed);
-        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for HeldTx {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
-}
-
 /// A decoded and planned transaction of a client.
 pub(super) struct Planned {
     pub(super) txid: TxId,
     pub(super) plan: Plan,
     pub(super) bytes: Bytes,
+    /// For whom it counts.
+    pub(super) org: Option<OrgId>,
     /// Who sends it, if it goes to a channel.
     pub(super) caller: Option<Arc<v1::Caller>>,
 }
@@ -156,9 +121,9 @@ pub(super) enum Joined {
 }
 
 impl Flight {
-    pub(super) fn new(held: &Held, tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
+    pub(super) fn new(held: &mut Shares, tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
         Self {
-            tx: held.hold(&tx.bytes),
+            tx: held.hold(tx.org, &tx.bytes),
             caller: tx.caller,
             course: Course::of(tx.plan, now),
             deadline,
@@ -170,7 +135,7 @@ impl Flight {
 
     /// As it came, with all openings that came.
     pub(super) fn bytes(&self) -> &Bytes {
-        &self.tx.bytes
+        self.tx.bytes()
     }
 
     fn voters(&self) -> (Option<&HandOver>, &[Voter]) {
@@ -220,8 +185,8 @@ impl Flight {
     /// What a group is given.
     pub(super) fn given(&self, group: GroupId) -> &Bytes {
         match &self.course {
-            Course::One { .. } => &self.tx.bytes,
-            Course::Several(ballot) => ballot.own(group).unwrap_or(&self.tx.bytes),
+            Course::One { .. } => self.tx.bytes(),
+            Course::Several(ballot) => ballot.own(group).unwrap_or(self.tx.bytes()),
         }
     }
 
@@ -272,8 +237,15 @@ impl Flight {
         opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens)
     }
 
-    /// Somebody else sends it. `heavy` when nothing more may be held.
-    pub(super) fn join(&mut self, view: &ClusterView, tx: Planned, waiter: Waiter, held: &Held, heavy: bool) -> Joined {
+    /// Somebody else sends it. `heavy` when nothing more may be held for that one.
+    pub(super) fn join(
+        &mut self,
+        view: &ClusterView,
+        tx: Planned,
+        waiter: Waiter,
+        held: &mut Shares,
+        heavy: bool,
+    ) -> Joined {
         if let Some(event) = self.fate(&tx.txid) {
             waiter.outbox.push(event, !waiter.applied);
             if waiter.applied {
@@ -284,18 +256,18 @@ impl Flight {
         let opens = self.open_more(view, &tx);
         // What a channel says to one client is not for another one, also when they send the same bytes. Who brings
         // an opening is another party of the same transaction, and both go on together.
-        if opens.is_some() || (self.caller == tx.caller && self.tx.bytes == tx.bytes) {
+        if opens.is_some() || (self.caller == tx.caller && *self.tx.bytes() == tx.bytes) {
             let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
             self.waiters.push(waiter);
             return opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens);
         }
         if let Some(rival) =
-            self.rivals.iter_mut().find(|rival| rival.tx.bytes == tx.bytes && rival.caller == tx.caller)
+            self.rivals.iter_mut().find(|rival| *rival.tx.bytes() == tx.bytes && rival.caller == tx.caller)
         {
             rival.waiters.push(waiter);
         } else if self.rivals.len() < RIVALS_MAX && !heavy {
             self.rivals.push(Rival {
-                tx: held.hold(&tx.bytes),
+                tx: held.hold(tx.org, &tx.bytes),
                 caller: tx.caller,
                 plan: tx.plan,
                 waiters: vec![waiter],
@@ -311,13 +283,13 @@ impl Flight {
     /// same transaction.
     fn open_more(&mut self, view: &ClusterView, tx: &Planned) -> Option<Vec<GroupId>> {
         let Course::Several(ballot) = &mut self.course else { return None };
-        if self.tx.bytes == tx.bytes {
+        if *self.tx.bytes() == tx.bytes {
             return Some(Vec::new());
         }
-        let bytes: Bytes = Submission::together(&self.tx.bytes, &tx.bytes)?.into();
+        let bytes: Bytes = Submission::together(self.tx.bytes(), &tx.bytes)?.into();
         let opened = ParsedTx::decode_sent(&view.cluster, &bytes).ok()?;
         let Ok(Plan::Several(parts)) = view.plan(&opened) else { return None };
-        let more = ballot.give(parts, &self.tx.bytes);
+        let more = ballot.give(parts, self.tx.bytes());
         self.tx.replace(bytes);
         Some(more)
     }

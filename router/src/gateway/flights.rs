@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use super::GatewayLimits;
 use super::backend::{Backend, IngestError};
 use super::ballot::{Ballot, Conclusion};
-use super::flight::{Course, Flight, Held, Joined, Planned, Waiter};
+use super::flight::{Course, Flight, Joined, Planned, Waiter};
 use super::outbox::Outbox;
 use super::route::{Route, Verdict};
+use super::shares::{Amount, Shares};
 use super::view::ClusterView;
 use crate::plan::Plan;
 
@@ -47,7 +48,7 @@ type Due = BTreeMap<GroupId, Vec<TxId>>;
 #[derive(Default)]
 pub(super) struct Flights {
     all: HashMap<TxId, Flight>,
-    held: Held,
+    held: Shares,
     routes: BTreeMap<GroupId, Route>,
     /// The layout that all flights go by.
     layout: LayoutVersion,
@@ -102,32 +103,39 @@ impl Flights {
     fn admit(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, tx: Planned, applied: bool) -> Go {
         let full = |touched: &mut Vec<Arc<Outbox>>, reject| {
             let refusal = v1::Refusal::of(reject).retry_after_ms(step.limits.busy_retry_ms);
-            let detail = "the router has too many transactions in flight";
-            outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
+            let refusal = match reject {
+                Reject::OrgBusy => refusal,
+                _ => refusal.detail("the router has too many transactions in flight"),
+            };
+            outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal));
             touch(touched, outbox);
             Go::Nothing
         };
-        let heavy = self.held.total() + tx.bytes.len() > step.limits.in_flight_bytes_max;
-        let crowded = heavy || self.all.len() >= step.limits.in_flight_max;
+        let max = Amount { txs: step.limits.in_flight_max, bytes: step.limits.in_flight_bytes_max };
+        let total = self.held.total();
+        let crowded = total.txs >= max.txs || total.bytes + tx.bytes.len() > max.bytes;
+        let shared_out = !self.held.allows(tx.org, tx.bytes.len(), max);
         let joined = match self.all.entry(tx.txid) {
             Entry::Occupied(mut entry) => {
                 let flight = entry.get_mut();
                 if flight.waits(outbox) {
                     flight.again(step.view, &tx, outbox, applied)
                 } else if outbox.admit(step.limits.stream_in_flight_max) {
-                    flight.join(step.view, tx, Waiter { outbox: outbox.clone(), applied }, &self.held, heavy)
+                    let waiter = Waiter { outbox: outbox.clone(), applied };
+                    flight.join(step.view, tx, waiter, &mut self.held, crowded || shared_out)
                 } else {
                     // What another stream has sent may execute: `busy` would say that nothing can.
                     return full(&mut self.touched, Reject::TooLate);
                 }
             }
+            Entry::Vacant(_) if shared_out && !crowded => return full(&mut self.touched, Reject::OrgBusy),
             Entry::Vacant(entry) => {
                 if crowded || !outbox.admit(step.limits.stream_in_flight_max) {
                     return full(&mut self.touched, Reject::Busy);
                 }
                 let waiter = Waiter { outbox: outbox.clone(), applied };
                 let deadline = step.now + step.limits.receipt_within;
-                entry.insert(Flight::new(&self.held, tx, waiter, step.now, deadline));
+                entry.insert(Flight::new(&mut self.held, tx, waiter, step.now, deadline));
                 return Go::Everywhere;
             }
         };

@@ -141,8 +141,21 @@ impl Scene {
 
     fn hand_in(&mut self, ms: u64, plan: Plan, (txid, bytes): (TxId, Bytes), applied: bool) {
         let outbox = Arc::clone(&self.outbox);
-        let tx = Planned { txid, plan, bytes, caller: None };
+        let tx = Planned { txid, plan, bytes, org: None, caller: None };
         self.at(ms, |flights, step| flights.accept(step, &outbox, vec![tx], applied));
+    }
+
+    /// A client of an organisation sends a transaction of its own, over another stream. Why it is refused at once, if it is.
+    fn offer(&mut self, org: u16, number: u8) -> Option<Reject> {
+        let outbox = Outbox::new();
+        let mut told = OutboxStream::new(Arc::clone(&outbox));
+        let (txid, bytes) = (id(number), Bytes::from(vec![number; 10]));
+        let tx = Planned { txid, plan: Plan::One(ZERO), bytes, org: Some(OrgId(org)), caller: None };
+        self.at(0, |flights, step| flights.accept(step, &outbox, vec![tx], false));
+        let events = told.next().now_or_never().flatten()?.unwrap().events;
+        let [v1::SubmitEvent { event: Some(Event::Refusal(refusal)), .. }] = &events[..] else { panic!("{events:?}") };
+        assert!(refusal.retry_after_ms > 0);
+        refusal.reject()
     }
 
     /// The router sees the cluster so from now on.
@@ -187,6 +200,10 @@ impl Scene {
         assert_eq!((event.group, refusal.reject()), (0, Some(Reject::TooLate)));
         refusal.detail.clone()
     }
+}
+
+fn id(number: u8) -> TxId {
+    TxId(Hash32([number; 32]))
 }
 
 fn both() -> Plan {
@@ -482,4 +499,25 @@ fn votes_outlive_the_shard_that_gave_them() {
     scene.hears(12, 3, receipt_of(tx.0, ZERO));
     let votes = [LEFT, RIGHT].map(|group| v1::Vote::of(group, None, None)).to_vec();
     assert_eq!(scene.told(), [v1::SubmitEvent::decided(edge::bytes_of(&tx.0), votes)]);
+}
+
+/// Over however many streams its clients send, in number as in bytes.
+#[test]
+fn the_clients_of_one_organisation_never_take_all_flights_of_a_router() {
+    let by_number = |limits: &mut GatewayLimits| limits.in_flight_max = 12;
+    let by_bytes = |limits: &mut GatewayLimits| limits.in_flight_bytes_max = 120;
+    for bound in [by_number as fn(&mut GatewayLimits), by_bytes] {
+        let mut scene = Scene::new();
+        bound(&mut scene.limits);
+        let refused: Vec<_> = (1..=8).map(|number| scene.offer(1, number)).collect();
+        assert_eq!(refused, [[None; 6].as_slice(), &[Some(Reject::OrgBusy); 2]].concat(), "it leaves half");
+        let refused: Vec<_> = (11..=14).map(|number| scene.offer(2, number)).collect();
+        assert_eq!(refused, [None, None, None, Some(Reject::OrgBusy)], "whoever comes next has room");
+        assert_eq!([scene.offer(3, 21), scene.offer(3, 22)], [None, Some(Reject::OrgBusy)]);
+        // What one is told makes room for all.
+        for number in 1..=4 {
+            scene.hears(1, 1, receipt_of(id(number), ZERO));
+        }
+        assert_eq!([scene.offer(2, 14), scene.offer(3, 22)], [None, None]);
+    }
 }

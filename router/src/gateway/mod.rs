@@ -1,7 +1,7 @@
 //! The gateway: the `Router` service of the wire, over the nodes of a cluster.
 //!
 //! Owns what is in flight and nothing else, so any number of gateways may run and die. The path of
-//! a payment: `desk` decodes and plans it, `flights` remembers who waits for it, `link` hands it to
+//! a payment: `desk` decodes and plans it, `flights` remembers who waits for it, as far as `shares` leaves room, `link` hands it to
 //! the leader of its group by the one ingest stream of that node; events come back in batches and
 //! leave in batches. There is no task, channel or call for a single transaction. One that several
 //! groups vote on goes to all of them at once, and `ballot` tells when it is decided.
@@ -21,6 +21,7 @@ mod outbox;
 mod peers;
 mod query;
 mod route;
+mod shares;
 mod standard;
 mod view;
 
@@ -52,7 +53,7 @@ use outbox::{Outbox, OutboxStream};
 /// the number of transactions is the bound of usual ones and the bytes that of large ones.
 const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-const _: () = assert!(SUBMISSION_BYTES_MAX < IN_FLIGHT_BYTES_MAX, "any transaction can be in flight");
+const _: () = assert!(2 * SUBMISSION_BYTES_MAX < IN_FLIGHT_BYTES_MAX, "any transaction of anybody can be in flight");
 const _: () = assert!(
     link::QUEUE_BYTES_MAX >= BATCH_BYTES_MAX + SUBMISSION_BYTES_MAX && link::QUEUE_BYTES_MAX <= IN_FLIGHT_BYTES_MAX,
     "the link to one node takes any batch, and not more than there may be for all"
@@ -61,9 +62,10 @@ const _: () = assert!(
 /// Bounds of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayLimits {
-    /// Transactions in flight, all clients together.
+    /// Transactions in flight, all clients together. Those of one organisation are bounded by what is free, too:
+    /// [`ledger::limits::ORG_FLIGHTS_PER_FREE`].
     pub in_flight_max: usize,
-    /// Their bytes, all clients together.
+    /// Their bytes, all clients together; those of one organisation likewise.
     pub in_flight_bytes_max: usize,
     /// Transactions in flight, or answered and not yet read, on one client stream.
     pub stream_in_flight_max: usize,

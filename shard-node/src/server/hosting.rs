@@ -12,6 +12,8 @@
 
 mod again;
 #[cfg(test)]
+mod anew_tests;
+#[cfg(test)]
 mod key_tests;
 mod lineage;
 
@@ -161,15 +163,14 @@ impl Hosting {
         let settled = futures::future::join_all(unborn.iter().map(|group| self.settle(view, *group))).await;
         let unsettled = unborn.into_iter().zip(settled).filter(|(group, done)| !done && !is_late(view, *group));
         let unsettled: BTreeSet<GroupId> = unsettled.map(|(group, _)| group).collect();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut anew) = (Vec::new(), Vec::new());
         for group in &wanted {
             if unsettled.contains(group) {
                 waits.leaving = true;
                 continue;
             }
-            if self.joins_anew(view, *group) && !self.leave(*group).await {
-                waits.leaving = true;
-                continue;
+            if self.joins_anew(view, *group) {
+                anew.push(*group);
             }
             if !self.opened.lock().contains_key(group) {
                 fresh.push(*group);
@@ -177,6 +178,16 @@ impl Hosting {
         }
         // All at once: payers wait for both halves of a shard that was cut.
         futures::future::join_all(fresh.into_iter().map(|group| self.start(view, group))).await;
+        // Behind those, as others are asked, who may be slow.
+        let mut emptied = Vec::new();
+        for group in anew {
+            if self.gives_up(view, group).await && self.leave(group).await {
+                emptied.push(group);
+            } else {
+                waits.leaving = true;
+            }
+        }
+        futures::future::join_all(emptied.into_iter().map(|group| self.start(view, group))).await;
         let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
             if view.layout.retired(group) {
@@ -203,6 +214,14 @@ impl Hosting {
             Some(here) => here != asked,
             None => self.opened.lock().contains_key(&group),
         }
+    }
+
+    /// Whether the replica here may make room for the one that a plan asks for. Where it has a seat it may vote and sign yet,
+    /// whatever the registry says, and what it has promised goes with it: that it is counted on no more, others have to say. One
+    /// that was lost has nothing to give up.
+    async fn gives_up(&self, view: &ClusterView, group: GroupId) -> bool {
+        let lost = matches!(seat::read(&self.folder(group), group), Ok(None));
+        lost || leaving::may_begin_anew(&self.peers, view, group, self.node()).await
     }
 
     /// Whether a group began by an order of the beacon's, which has to be known here: no group of the genesis did, and no

@@ -18,7 +18,6 @@ use ledger::account::AccountRecord;
 use ledger::asset::AssetDef;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{Address, GroupId, Height, NodeId, TimeMs};
-use ledger::limits::WAITING_BYTES_MAX;
 use ledger::lineage::SealedBy;
 use ledger::lock::{Lock, hash_of};
 use ledger::machine::{BlockContext, Machine};
@@ -28,6 +27,7 @@ use ledger::tx::{Move, ParsedTx};
 use ledger::view::{ReadFault, View};
 use ledger::{Layout, rules, schema};
 use proto::v1;
+use tokio::time::Instant;
 
 use crate::core::entry::Command;
 use crate::core::machine::{BlockWork, CommandOutcome};
@@ -203,7 +203,7 @@ struct Intake<'a> {
 impl Intake<'_> {
     fn queue(&mut self, tx: Checked, arrived: &Arrived) {
         let waiters = &self.handle.waiters;
-        if waiters.bytes() + tx.bytes.len() > WAITING_BYTES_MAX {
+        if !waiters.has_room(tx.bytes.len(), Instant::now()) {
             return self.busy(&tx, arrived);
         }
         match waiters.wait(&tx, &arrived.reply, arrived.wants_applied, &arrived.sender) {

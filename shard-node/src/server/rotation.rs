@@ -141,13 +141,18 @@ impl KeyFiles {
         beside(&self.signing_key, ".former")
     }
 
-    /// One of the keys that follow, by its public half; else what was found in its place.
-    fn find(&self, key: &PublicKey) -> Result<SecretKey, String> {
+    /// One of the keys that follow, by its public half, and those behind it; else what was found in its place.
+    fn find(&self, key: &PublicKey) -> Result<(SecretKey, Vec<PublicKey>), String> {
         let mut keyring = Keyring::finding(self.passphrase_file.clone());
         let mut why = "there is none".to_owned();
-        for path in next_files(&self.signing_key) {
+        let mut files = next_files(&self.signing_key).into_iter();
+        while let Some(path) = files.next() {
             match keyring.signing_key(&path) {
-                Ok(found) if found.public() == *key => return Ok(found),
+                Ok(found) if found.public() == *key => {
+                    // One that cannot be read is not held either.
+                    let later = files.filter_map(|path| keyring.signing_key(&path).ok());
+                    return Ok((found, later.map(|key| key.public()).collect()));
+                }
                 Ok(found) => why = format!("{} holds the key {}", path.display(), found.public()),
                 Err(error) => why = error.to_string(),
             }
@@ -328,8 +333,9 @@ impl Rotation {
         let files = self.files.clone();
         let read = tokio::task::spawn_blocking(move || files.find(&key)).await;
         let why = match read {
-            Ok(Ok(found)) => {
-                self.hosted.context.key.add(found);
+            Ok(Ok((found, later))) => {
+                // A group may take a key up that another one has gone past.
+                self.hosted.context.key.add_before(found, &later);
                 *self.lacked.lock() = None;
                 tracing::info!(%key, "this node signs with its next key where a committee names it by that one");
                 return;

@@ -4,7 +4,7 @@ use ledger::genesis::VerifyMode;
 
 use super::*;
 use crate::core::support::{SHARD, node_key};
-use crate::server::testing::lone_genesis;
+use crate::server::testing::{LoneNode, lone_genesis};
 
 const NODE: NodeId = crate::server::testing::NODE;
 
@@ -162,4 +162,33 @@ fn keys_that_follow_one_another_are_found_in_their_order_and_go_one_by_one() {
         write(&free_file(&files.signing_key).expect("there is room"), &keys[0]);
     }
     assert_eq!(free_file(&files.signing_key), None);
+}
+
+/// The registry has the third key before a group names the node by the second one, which that group can take after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_taken_up_behind_a_later_one_goes_like_any_other_when_no_group_needs_it() {
+    let node = LoneNode::new(Arc::new(lone_genesis(VerifyMode::Ingest)));
+    let files = KeyFiles::at(node.folder.path().join("signing.key"));
+    let (old, new, third) = (node_key(NODE.0), next_key(), SecretKey::derive(b"the third one", b"node"));
+    let [first, second, last] = [&old, &new, &third].map(SecretKey::public);
+    write(&files.signing_key, &old);
+    for key in [&new, &third] {
+        write(&free_file(&files.signing_key).expect("there is room"), key);
+    }
+    let rotation = Rotation::new(Arc::clone(&node.hosted), files);
+    let held = || node.hosted.context.key.public();
+
+    let newest = view(&third, &third);
+    let mut late = newest.clone();
+    let mut slow = late.committees[&SHARD].clone();
+    slow.group = GroupId::channel(7);
+    slow.members[0].key = second;
+    late.committees.insert(slow.group, slow);
+    rotation.adapt(&newest).await;
+    assert_eq!(held(), [first, last]);
+    rotation.adapt(&late).await;
+    assert_eq!(held(), [first, second, last]);
+    assert_eq!(rotation.stage(&late, &BTreeSet::new()), Stage::Idle(vec![first]));
+    assert_eq!(rotation.stage(&newest, &BTreeSet::new()), Stage::Idle(vec![first, second]));
+    node.end().await;
 }

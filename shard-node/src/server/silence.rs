@@ -2,7 +2,9 @@
 //!
 //! Who answers is known from the exchange of clocks, in which every node asks all others once a second. Only what was not
 //! heard is told, and for a while that it is heard again; what follows from it, the beacon decides
-//! ([`beacon::watch`]). A node that hears fewer than most is cut off itself, knows no guarded time, and tells nothing.
+//! ([`beacon::watch`]). A node that starts does not know what it told before, so it tells for a while what it hears: who was
+//! silent then may be back, and seats may wait for that word. A node that hears fewer than most is cut off itself, knows no
+//! guarded time, and tells nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,13 +25,15 @@ use crate::server::rotation::voice;
 const SILENT_AFTER_MS: u64 = 3_500;
 /// Between two reports.
 const REPORT_EVERY_MS: u64 = 2_000;
-/// How long it is told that all are heard of again.
+/// How long it is told that all are heard of again, also when the node has started.
 const TELL_FOR_MS: u64 = 30_000;
 
 /// When each node was heard of last, and what was told.
 #[derive(Default)]
 struct Ears {
     heard: BTreeMap<NodeId, Tick>,
+    /// From when on it is known who is silent: some rounds behind the first one.
+    from: Option<Tick>,
     /// When somebody was missed last.
     missed: Option<Tick>,
     /// When the last report was made.
@@ -39,6 +43,7 @@ struct Ears {
 impl Ears {
     /// Takes a round of answers. A node that is new counts as heard of.
     fn round(&mut self, now: Tick, others: &[NodeId], answered: &BTreeMap<NodeId, i64>) {
+        self.from.get_or_insert(Tick(now.0 + SILENT_AFTER_MS));
         self.heard.retain(|node, _| others.contains(node));
         for node in others {
             if answered.contains_key(node) {
@@ -51,12 +56,14 @@ impl Ears {
 
     /// The silent nodes, ascending, when it is time to tell of them, or that there are none any more.
     fn news(&mut self, now: Tick) -> Option<Vec<NodeId>> {
+        // Until then whoever is silent would be told to be heard of.
+        let from = self.from.filter(|from| now.0 >= from.0)?;
         let silent: Vec<NodeId> =
             self.heard.iter().filter(|(_, at)| now.0 >= at.0 + SILENT_AFTER_MS).map(|(node, _)| *node).collect();
         if !silent.is_empty() {
             self.missed = Some(now);
         }
-        let tells = self.missed.is_some_and(|at| now.0 < at.0 + TELL_FOR_MS);
+        let tells = now.0 < self.missed.unwrap_or(from).0 + TELL_FOR_MS;
         let due = self.reported.is_none_or(|at| now.0 >= at.0 + REPORT_EVERY_MS);
         (tells && due).then(|| {
             self.reported = Some(now);
@@ -123,16 +130,28 @@ mod tests {
         told
     }
 
+    /// One that was silent may be back since, and seats may wait for that: the node may have told the beacon so itself.
+    #[test]
+    fn a_node_that_starts_tells_for_a_while_whom_it_hears() {
+        let mut ears = Ears::default();
+        assert_eq!(ears.news(Tick(0)), None, "it has not listened yet");
+        let told = rounds(&mut ears, 5_000, 60, &[2, 3, 4]);
+        assert_eq!(told.first(), Some(&(9_000, vec![])), "once it would have missed who is silent");
+        assert_eq!(told.last(), Some(&(37_000, vec![])), "half a minute long");
+        assert!(told.iter().all(|(_, silent)| silent.is_empty()));
+    }
+
     #[test]
     fn who_has_missed_several_rounds_is_told_of_and_then_that_it_is_back() {
         let mut ears = Ears::default();
-        assert_eq!(rounds(&mut ears, 0, 10, &[2, 3, 4]), [], "there is nothing to tell");
-        // Heard of at 9 s for the last time.
-        let told = rounds(&mut ears, 10_000, 8, &[2, 4]);
-        assert_eq!(told, [(13_000, vec![3]), (15_000, vec![3]), (17_000, vec![3])]);
-        let told = rounds(&mut ears, 18_000, 60, &[2, 3, 4]);
-        assert_eq!(told.first(), Some(&(19_000, vec![])));
-        assert_eq!(told.last(), Some(&(45_000, vec![])), "half a minute long");
+        rounds(&mut ears, 0, 40, &[2, 3, 4]);
+        assert_eq!(rounds(&mut ears, 40_000, 10, &[2, 3, 4]), [], "there is nothing to tell");
+        // Heard of at 49 s for the last time.
+        let told = rounds(&mut ears, 50_000, 8, &[2, 4]);
+        assert_eq!(told, [(53_000, vec![3]), (55_000, vec![3]), (57_000, vec![3])]);
+        let told = rounds(&mut ears, 58_000, 60, &[2, 3, 4]);
+        assert_eq!(told.first(), Some(&(59_000, vec![])));
+        assert_eq!(told.last(), Some(&(85_000, vec![])), "half a minute long");
         assert!(told.iter().all(|(_, silent)| silent.is_empty()));
     }
 

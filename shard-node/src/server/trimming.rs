@@ -19,8 +19,8 @@ use ledger::limits::{TRIM_PIECE_BYTES, TRIM_PREFIX_MAX};
 use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
+use parking_lot::Mutex;
 use storage::{KeyRange, Kv, StorageError};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::server::group::GroupHandle;
@@ -57,33 +57,57 @@ impl Pace {
         self.due_ms.saturating_sub(now_ms)
     }
 
-    /// A piece is begun that rewrites so much.
-    fn begin(&mut self, now_ms: u64, bytes: u64) {
+    /// The next piece rewrites so much. Returns how long it has to wait.
+    fn begin(&mut self, now_ms: u64, bytes: u64) -> u64 {
+        let pause_ms = self.pause_ms(now_ms);
         let takes_ms = bytes.saturating_mul(1_000).div_ceil(self.bytes_per_s);
         self.due_ms = self.due_ms.max(now_ms).saturating_add(takes_ms);
+        pause_ms
     }
 
-    /// A state is compacted in the background from now on, which rewrites so much of it at once.
-    fn wake(&mut self, now_ms: u64, bytes: u64) {
-        self.begin(now_ms, bytes.min(self.bytes_per_s.saturating_mul(WAKE_S_MAX)));
+    /// A state is to be compacted in the background, which rewrites so much of it at once. Returns how long it has to wait.
+    fn wake(&mut self, now_ms: u64, bytes: u64) -> u64 {
+        self.begin(now_ms, bytes.min(self.bytes_per_s.saturating_mul(WAKE_S_MAX)))
     }
 }
 
-/// What a node rewrites for all of its shards together, one piece after the other.
+/// What a node rewrites for all of its shards together, one piece after the other. When each is due is said before it waits, so
+/// that nobody waits for how long the one before really takes but the next piece.
 pub struct Trimming {
     start: Instant,
     pace: Mutex<Pace>,
+    /// Whose piece is being rewritten.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Trimming {
     /// So many bytes a second at most.
     #[must_use]
     pub fn new(bytes_per_s: u64) -> Self {
-        Self { start: Instant::now(), pace: Mutex::new(Pace::new(bytes_per_s)) }
+        Self { start: Instant::now(), pace: Mutex::new(Pace::new(bytes_per_s)), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Waits until a state may be woken of which so much is compacted then. A piece that is being rewritten is waited for no longer
+    /// than it was to take: as long as a state is not compacted, its readers ask ever more files.
+    async fn until_woken(&self, bytes: u64) {
+        let pause_ms = self.pace.lock().wake(self.now_ms(), bytes);
+        pause(pause_ms).await;
+    }
+
+    /// Waits until a piece may be rewritten that costs so much, for whoever has the turn.
+    async fn until_due(&self, costs: u64) {
+        let pause_ms = self.pace.lock().begin(self.now_ms(), costs);
+        pause(pause_ms).await;
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+async fn pause(pause_ms: u64) {
+    if pause_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
 }
 
@@ -120,15 +144,13 @@ pub async fn trim(handle: Arc<GroupHandle>, node: Arc<Trimming>, member: usize) 
         tracing::warn!(group = %handle.group, %error, "the state is not compacted in the background before the next start");
     }
     for (range, bytes) in found {
-        let mut pace = node.pace.lock().await;
-        tokio::time::sleep(Duration::from_millis(pace.pause_ms(node.now_ms()))).await;
-        let Some(db) = handle.share.state.db() else { return };
-        // The space of a piece may have come back with that of another one, whose files it was in.
-        let costs = db.disk_bytes(&range).and_then(|left| if left > 0 { db.compacted_bytes(&range) } else { Ok(0) });
+        let _turn = node.turn.lock().await;
+        let Some(costs) = handle.share.state.db().map(|db| costs(&*db, &range)) else { return };
         match costs {
             Ok(0) => {}
             Ok(costs) => {
-                pace.begin(node.now_ms(), costs);
+                node.until_due(costs).await;
+                let Some(db) = handle.share.state.db() else { return };
                 let compacted = tokio::task::spawn_blocking(move || db.compact(&range)).await;
                 if let Ok(Err(error)) = compacted {
                     stays(&error);
@@ -140,16 +162,21 @@ pub async fn trim(handle: Arc<GroupHandle>, node: Arc<Trimming>, member: usize) 
     }
 }
 
-/// Has the state of a group compacted in the background from now on. One that was not until now waits for its turn.
+/// What it costs to give a piece back: nothing where its space has come back with that of another one, whose files it was in.
+fn costs(db: &dyn Kv, range: &KeyRange) -> Result<u64, StorageError> {
+    if db.disk_bytes(range)? > 0 { db.compacted_bytes(range) } else { Ok(0) }
+}
+
+/// Has the state of a group compacted in the background from now on. One that was not until now waits until it is due.
 async fn wake(handle: &GroupHandle, node: &Trimming) -> Result<(), StorageError> {
-    if handle.share.state.db().is_none_or(|db| !db.is_quiet()) {
-        return handle.share.state.db().map_or(Ok(()), |db| db.wake());
+    let quiet = handle.share.state.db().filter(|db| db.is_quiet());
+    if let Some(db) = quiet {
+        let bytes = db.compacted_bytes(&KeyRange::all())?;
+        // Whoever closes the state waits for nobody here.
+        drop(db);
+        node.until_woken(bytes).await;
     }
-    let mut pace = node.pace.lock().await;
-    tokio::time::sleep(Duration::from_millis(pace.pause_ms(node.now_ms()))).await;
-    let Some(db) = handle.share.state.db() else { return Ok(()) };
-    pace.wake(node.now_ms(), db.compacted_bytes(&KeyRange::all())?);
-    db.wake()
+    handle.share.state.db().map_or(Ok(()), |db| db.wake())
 }
 
 /// The prefixes of which this shard has left the accounts to others; none where it began otherwise.
@@ -208,6 +235,8 @@ fn pieces<E>(prefixes: &[BitPrefix], measure: impl Fn(&KeyRange) -> Result<u64, 
 mod tests {
     use std::convert::Infallible;
 
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -255,9 +284,8 @@ mod tests {
     fn begins(bytes_per_s: u64, pieces: &[(u64, u64)]) -> (Vec<u64>, u64) {
         let (mut pace, mut now_ms, mut begins) = (Pace::new(bytes_per_s), 0, Vec::new());
         for (bytes, works_ms) in pieces {
-            now_ms += pace.pause_ms(now_ms);
+            now_ms += pace.begin(now_ms, *bytes);
             begins.push(now_ms);
-            pace.begin(now_ms, *bytes);
             now_ms += works_ms;
         }
         (begins, pace.due_ms)
@@ -279,16 +307,29 @@ mod tests {
     #[test]
     fn both_halves_of_a_shard_are_not_compacted_at_once_and_none_waits_for_more_than_a_minute() {
         let mut pace = Pace::new(1_000);
-        pace.wake(5_000, 30_000);
-        assert_eq!(pace.pause_ms(5_000), 30_000);
+        assert_eq!(pace.wake(5_000, 30_000), 0);
+        assert_eq!(pace.wake(5_000, u64::MAX), 30_000);
         // A piece of the first one waits for both.
-        pace.wake(35_000, u64::MAX);
         assert_eq!(pace.pause_ms(35_000), 1_000 * WAKE_S_MAX);
-        pace.begin(95_000, 500);
+        assert_eq!(pace.begin(95_000, 500), 0);
         assert_eq!(pace.pause_ms(95_000), 500);
         let mut fastest = Pace::new(u64::MAX);
-        fastest.wake(0, u64::MAX);
+        assert_eq!(fastest.wake(0, u64::MAX), 0);
         assert_eq!(fastest.pause_ms(0), 1);
+    }
+
+    #[tokio::test]
+    async fn a_state_is_woken_while_a_piece_of_another_one_takes_longer_than_it_was_to() {
+        let node = Trimming::new(1);
+        let turn = node.turn.lock().await;
+        node.until_due(0).await;
+        assert!(node.until_woken(0).now_or_never().is_some(), "it has been due");
+        assert!(node.turn.lock().now_or_never().is_none(), "another piece waits for this one");
+        drop(turn);
+        assert!(node.turn.lock().now_or_never().is_some());
+        // What was said to take long is waited for.
+        node.until_due(60).await;
+        assert!(node.until_woken(0).now_or_never().is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`cluster`] starts and stops nodes in this process or in others, [`program`] the real program, [`up`] a cluster
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
 //! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
-//! pays without end, [`swaps`] has payers of two shards pay each other, [`audit`] reads the chains and judges them without asking production code for its
+//! pays without end, [`swaps`] has payers of two shards pay each other, [`customers`] is all of them at once, [`audit`] reads the chains and judges them without asking production code for its
 //! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself; [`rpc`] calls any method with any bytes,
 //! [`decoy`] listens in a node's place, and [`wire`] to all that goes over the network.
 
@@ -11,6 +11,7 @@ pub mod audit;
 pub mod bank;
 pub mod cluster;
 pub mod consortium;
+pub mod customers;
 pub mod decoy;
 pub mod load;
 pub mod machines;

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::ids::{LayoutVersion, TimeMs};
-use ledger::lineage::{BORN_VERSION, BornShard, ParentEnd};
+use ledger::lineage::{BORN_VERSION, BornShard, ORIGIN_VERSION, ParentEnd, Segment};
 use ledger::tree::SubtreeRoot;
 
 use super::*;
 use crate::core::elastic::{JOB, LEFT, merge_seal, split_seal};
 use crate::core::support::{PEER, SHARD};
-use crate::server::testing::{LoneNode, lone_genesis};
+use crate::server::testing::{Lone, LoneNode, lone_genesis};
 
 /// The view of a cluster in which [`LEFT`] is what these shards were cut or joined into.
 fn born_of(node: &LoneNode, parents: &[GroupId]) -> ClusterView {
@@ -108,5 +108,50 @@ async fn whoever_has_the_logs_of_the_parents_and_nothing_of_the_child_has_missed
         assert!(!hosting.missed_birth(&view, LEFT), "with {found:?}");
         *node.hosted.log.write() = log;
         node.end().await;
+    }
+}
+
+/// Writes to the state of a replica, beside its blocks.
+fn put(handle: &GroupHandle, key: Vec<u8>, value: Vec<u8>) {
+    let mut batch = WriteBatch::new();
+    batch.put(key, value);
+    handle.share.state.db().expect("the state is open").write(batch).expect("a write");
+}
+
+/// A shard that came of [`SHARD`], whose blocks stand under the plain keys or not.
+fn origin(on_spine: bool) -> Vec<u8> {
+    let before = Segment { group: SHARD, from: Height(0), to: Height(900) };
+    let (spine, archived) = if on_spine { (vec![before], Vec::new()) } else { (Vec::new(), vec![before]) };
+    let (first, header_hash) = (Height(901), Hash32([9; 32]));
+    let origin = Origin { version: ORIGIN_VERSION, job: JOB, first, header_hash, parents: Vec::new(), spine, archived };
+    borsh::to_vec(&origin).expect("writing to memory does not fail")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_passed_on_to_those_that_can_take_it_and_counts_once_all_have_it() {
+    let [parent, left, right] = [
+        Lone::start(VerifyMode::Ingest).await,
+        Lone::start(VerifyMode::Ingest).await,
+        Lone::start(VerifyMode::Ingest).await,
+    ];
+    let (height, key) = (Height(900), schema::certificate(Height(900)));
+    let children = [&left, &right].map(|child| Arc::clone(&child.handle));
+    let lend = || lend_certificate(&parent.handle, height, &children).expect("the states can be read");
+    let has = |child: &Lone, key: &[u8]| {
+        child.handle.share.state.db().expect("it is open").get(key).expect("it can be read").is_some()
+    };
+    assert_eq!(lend(), None, "there is none");
+    put(&parent.handle, key.clone(), b"a certificate".to_vec());
+    // The second one does not know yet what it came of.
+    put(&left.handle, schema::origin(), origin(true));
+    assert_eq!(lend(), Some(false));
+    let archived = schema::archived(SHARD, &key);
+    assert!(has(&left, &key) && !has(&right, &key) && !has(&right, &archived));
+    put(&right.handle, schema::origin(), origin(false));
+    assert_eq!(lend(), Some(true));
+    assert!(has(&right, &archived) && !has(&right, &key) && !has(&left, &archived));
+    drop(children);
+    for lone in [parent, left, right] {
+        lone.stop().await;
     }
 }

@@ -14,6 +14,7 @@ use ledger::receipt::{Outcome, Receipt};
 use proto::v1;
 use tokio::time::Instant;
 
+use crate::server::ingest::withdrawn::Withdrawn;
 use crate::server::ingest::{Sender, id_bytes};
 use crate::server::replies::ReplyQueue;
 
@@ -99,8 +100,10 @@ pub(super) struct Books {
     /// Somebody waits for one of these who has not been judged yet.
     pub(super) fresh: bool,
     pub(super) next_id: u64,
-    /// What was on its way when all who sent it were turned away, and since when: it is proposed no more.
-    pub(super) withdrawn: HashMap<Bytes, (Held, Instant)>,
+    /// What was on its way when all who sent it were turned away.
+    pub(super) withdrawn: Withdrawn,
+    /// When those who are gone were looked for last, for want of room.
+    pub(super) looked: Option<Instant>,
 }
 
 impl Waiting {
@@ -171,11 +174,22 @@ impl Books {
             if !waiting.retain(|waiter| keep(txid, waiter)) {
                 gone.push(*txid);
             }
-            deserted.extend(waiting.take_deserted());
+            deserted.extend(waiting.take_deserted().into_iter().map(|sent| (*txid, sent)));
         }
-        deserted.extend(gone.iter().filter_map(|txid| self.waiting.remove(txid)).map(|waiting| waiting.first));
-        let withdrawn = deserted.into_iter().map(|sent| (sent.checked.bytes.clone(), (sent.checked, now)));
-        self.withdrawn.extend(withdrawn);
+        for txid in gone {
+            deserted.extend(self.waiting.remove(&txid).map(|waiting| (txid, waiting.first)));
+        }
+        for (txid, sent) in deserted {
+            self.withdrawn.add(txid, sent.checked, now);
+        }
+    }
+
+    /// Forgets those who were told what the group says so far and have hung up, and all who wait for such a transaction that is
+    /// not to be kept. What nobody was told of yet stays: it is on its way, and its fate is certain to come.
+    pub(super) fn forget_told(&mut self, mut keep: impl FnMut(&Waiting) -> bool) {
+        self.waiting.retain(|_, waiting| {
+            waiting.said.is_none() || (keep(waiting) && waiting.retain(|waiter| !waiter.reply.is_closed()))
+        });
     }
 
     /// Notes that somebody waits who was just told the receipt.

@@ -1,5 +1,5 @@
 //! The way in for transactions of one group: what has arrived (`arrivals`), what it is worth (`check`), who waits for
-//! its fate (`waiters`, with `books`), and whether those may still be told (`gate`).
+//! its fate (`waiters`, with `books` and `withdrawn`), and whether those may still be told (`gate`).
 //!
 //! Owns a transaction from its arrival to the answer. Nothing unchecked is sequenced, and nothing here
 //! changes state: `intake` moves transactions from one part to the next, the group's task sequences them.
@@ -9,6 +9,7 @@ mod books;
 mod check;
 mod gate;
 mod waiters;
+mod withdrawn;
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cross_shard::commit::Decision;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
-use ledger::limits::RIVALS_MAX;
+use ledger::limits::{RIVALS_MAX, WAITING_BYTES_MAX};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use parking_lot::Mutex;
@@ -29,6 +29,12 @@ use crate::server::replies::ReplyQueue;
 /// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
 /// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
 pub(super) const SILENT_KEPT: Duration = Duration::from_secs(60);
+/// The same while there is no room for others: routers have missed two of their rounds.
+pub(super) const SILENT_KEPT_FULL: Duration = Duration::from_secs(15);
+/// Between two looks for people who are gone while there is no room: a look goes through all who wait.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const _: () = assert!(SILENT_KEPT_FULL.as_secs() < SILENT_KEPT.as_secs(), "others wait for it: patience is shorter");
 
 /// How a transaction waits for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +92,7 @@ impl Waiters {
             reply.push(self.denied(&tx.txid, refusal));
             return Waits::Denied;
         }
-        books.withdrawn.remove(&tx.bytes);
+        books.withdrawn.renew(&tx.bytes);
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied, sender: Arc::clone(sender) };
         let sent = |waiter| Sent { checked: Held::new(tx.bytes.clone(), &self.bytes), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
@@ -118,6 +124,7 @@ impl Waiters {
 
     fn say(&self, txid: &TxId, said: Said) {
         let mut books = self.books.lock();
+        books.withdrawn.said(txid);
         let Some(waiting) = books.waiting.get_mut(txid) else { return };
         // A vote is written once, and nothing less is worth telling after it.
         if let Some(Said::Vote(_)) = waiting.said {
@@ -125,7 +132,8 @@ impl Waiters {
         }
         waiting.said = Some(said);
         let event = self.event(txid, said);
-        let waits_on = waiting.retain(|waiter| self.tell(&waiter.reply, &waiter.sender, || event.clone()));
+        let tell = |waiter: &Waiter| self.tell(&waiter.reply, &waiter.sender, || event.clone());
+        let waits_on = waiting.retain(|waiter| tell(waiter) && !waiter.reply.is_closed());
         if !waits_on {
             books.waiting.remove(txid);
         }
@@ -176,13 +184,13 @@ impl Waiters {
     /// An entry that is about to be proposed, without what was withdrawn. Whoever sent that was told so.
     #[must_use]
     pub fn without_withdrawn(&self, entry: Bytes) -> Bytes {
-        let books = self.books.lock();
+        let mut books = self.books.lock();
         if books.withdrawn.is_empty() {
             return entry;
         }
         let mut read = Entry::decode(&entry);
         let all = read.commands.len();
-        let withdrawn = |tx: &[u8]| books.withdrawn.contains_key(tx);
+        let mut withdrawn = |tx: &[u8]| books.withdrawn.takes_out(tx);
         read.commands.retain(|command| !matches!(command, Command::Tx(tx) if withdrawn(tx)));
         if read.commands.len() == all { entry } else { Bytes::from(read.encode()) }
     }
@@ -202,6 +210,7 @@ impl Waiters {
     /// A transaction has its receipt.
     pub fn receipt(&self, receipt: &Receipt) {
         let mut books = self.books.lock();
+        books.withdrawn.said(&receipt.txid);
         let Some(waiting) = books.waiting.remove(&receipt.txid) else { return };
         let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
         for waiter in waiting.waiters() {
@@ -224,20 +233,37 @@ impl Waiters {
         self.say(txid, Said::Waits);
     }
 
-    /// Forgets those who were told a vote long ago and have not asked since: an outcome may be as far
-    /// away as the transaction's deadline, or never come.
+    /// Forgets those who were told a vote and have hung up, or were told so long ago and have not asked since: an outcome may
+    /// be as far away as the transaction's deadline, or never come.
     pub fn forget_silent(&self, now: Instant) {
-        let silent = |waiting: &Waiting| waiting.said.is_some() && now > waiting.asked + SILENT_KEPT;
         let mut books = self.books.lock();
-        books.waiting.retain(|_, waiting| !silent(waiting));
+        books.forget_told(|waiting| now <= waiting.asked + SILENT_KEPT);
         // Whatever was on its way then has been proposed, or was lost.
-        books.withdrawn.retain(|_, (_, since)| now <= *since + SILENT_KEPT);
+        books.withdrawn.forget(now, SILENT_KEPT);
+    }
+
+    /// Whether so many bytes more may wait. Where there is no room, those who were told a vote and are gone are looked for first,
+    /// now and then: what they have left must not keep others out. Clients of a router may be gone while its stream is not.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize, now: Instant) -> bool {
+        let fits = || self.bytes() + bytes <= WAITING_BYTES_MAX;
+        if fits() {
+            return true;
+        }
+        let mut books = self.books.lock();
+        if books.looked.is_some_and(|last| now < last + LOOK_EVERY) {
+            return false;
+        }
+        books.looked = Some(now);
+        books.forget_told(|waiting| now <= waiting.asked + SILENT_KEPT_FULL);
+        fits()
     }
 
     /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting, and so does
     /// whoever was told a vote: the group has voted all the same.
     pub fn refuse(&self, txid: &TxId, bytes: &Bytes, reject: Reject, leader: Option<NodeId>) {
         let mut books = self.books.lock();
+        books.withdrawn.takes_out(bytes);
         if let Some(Waiting { said: Some(Said::Vote(_)), .. }) = books.waiting.get(txid) {
             return;
         }
@@ -251,7 +277,11 @@ impl Waiters {
 
     /// The fate of a transaction cannot be told, whatever its witnesses.
     pub fn refuse_all(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
-        let waiting = self.books.lock().waiting.remove(txid);
+        let waiting = {
+            let mut books = self.books.lock();
+            books.withdrawn.said(txid);
+            books.waiting.remove(txid)
+        };
         for waiter in waiting.into_iter().flat_map(Waiting::waiters) {
             self.tell(&waiter.reply, &waiter.sender, || refused(txid, None, reject, leader).by(self.group));
         }

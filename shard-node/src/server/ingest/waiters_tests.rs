@@ -317,13 +317,14 @@ async fn who_is_shut_out_is_turned_away_at_once_and_the_others_go_on_waiting() {
         |event: &Event| matches!(event, Event::Refusal(refusal) if refusal.reject() == Some(Reject::ChannelUntold));
     assert!(seen.len() == 2 && seen.iter().all(untold), "{seen:?}");
     assert!(two.waiters.knows(&both.txid, &both.bytes) && !two.waiters.has(&own.txid));
-    // What it has on its way alone is proposed no more, and counts until it is forgotten.
+    // What it has on its way alone is proposed no more, and counts until it has left the queue.
     let entry = |txs: &[&Checked]| {
         let commands = txs.iter().map(|tx| Command::Tx(tx.bytes.to_vec())).collect();
         Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(7), commands }.encode())
     };
     assert_eq!(two.waiters.bytes(), both.bytes.len() + own.bytes.len());
     assert_eq!(two.waiters.without_withdrawn(entry(&[&both, &own])), entry(&[&both]));
+    assert_eq!(two.waiters.bytes(), both.bytes.len());
     // What it hands over now is not taken, and there it is told so as at the door.
     assert_eq!(two.waiters.wait(&own, &two.replies[1], false, &two.senders[1]), Waits::Denied);
     let seen = next(&mut two.events[1]).await;
@@ -365,5 +366,92 @@ async fn what_others_have_sent_over_the_same_body_stays_when_one_is_turned_away(
         two.waiters.forget_silent(Instant::now() + 2 * SILENT_KEPT);
         assert_eq!(two.waiters.bytes(), of_one.bytes.len());
         assert_eq!(two.waiters.without_withdrawn(entry(&[&of_other])), entry(&[&of_other]));
+    }
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_counts_until_the_first_word_on_what_became_of_it_and_is_not_proposed_after_that() {
+    let entry = |tx: &Checked| {
+        let commands = vec![Command::Tx(tx.bytes.to_vec())];
+        Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(7), commands }.encode())
+    };
+    type Word<'a> = &'a dyn Fn(&Waiters, &Checked);
+    let words: [Word<'_>; 6] = [
+        &|waiters, tx| waiters.receipt(&receipt(tx.txid, Vec::new())),
+        &|waiters, tx| waiters.vote(&tx.txid, Decision::Yes, Some(Height(7))),
+        &|waiters, tx| waiters.waits(&tx.txid),
+        &|waiters, tx| waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, None),
+        &|waiters, tx| waiters.refuse_all(&tx.txid, Reject::OutcomePruned, None),
+        // Nothing is left of an entry that would have had nothing else in it.
+        &|waiters, tx| drop(waiters.without_withdrawn(entry(tx))),
+    ];
+    for (number, word) in words.into_iter().enumerate() {
+        let two = Two::new();
+        let tx = checked(b"its own");
+        assert_eq!(two.waiters.wait(&tx, &two.replies[1], false, &two.senders[1]), Waits::First);
+        two.shut_out();
+        two.waiters.turn_away();
+        assert_eq!((two.waiters.len(), two.waiters.bytes()), (0, tx.bytes.len()), "{number}: it is on its way");
+        word(&two.waiters, &tx);
+        assert_eq!(two.waiters.bytes(), 0, "{number}: it is not any more");
+        assert_ne!(two.waiters.without_withdrawn(entry(&tx)), entry(&tx), "{number}");
+    }
+}
+
+/// A stream whose reader is gone.
+async fn hung_up() -> Arc<ReplyQueue> {
+    let (sink, events) = tokio::sync::mpsc::channel(8);
+    let reply = ReplyQueue::new(sink);
+    drop(events);
+    reply.closed().await;
+    reply
+}
+
+#[tokio::test]
+async fn who_has_hung_up_is_forgotten_as_soon_as_it_was_told_a_vote() {
+    let (sink, _events) = tokio::sync::mpsc::channel(8);
+    let (stays, gone) = (ReplyQueue::new(sink), hung_up().await);
+    let waiters = Waiters::of(GroupId::shard(0));
+    let (own, both, queued) = (checked(b"its own"), checked(b"of both"), checked(b"in the queue"));
+    for tx in [&own, &both, &queued] {
+        waiters.wait(tx, &gone, false, &anybody());
+    }
+    waiters.wait(&both, &stays, false, &anybody());
+    // What has no fate is in the queue, whoever waits for it.
+    waiters.forget_silent(Instant::now());
+    assert_eq!(waiters.len(), 3);
+    for tx in [&own, &both] {
+        waiters.vote(&tx.txid, Decision::Yes, Some(Height(7)));
+    }
+    assert!(!waiters.has(&own.txid) && waiters.has(&both.txid) && waiters.has(&queued.txid));
+    assert_eq!(waiters.bytes(), both.bytes.len() + queued.bytes.len());
+}
+
+#[tokio::test]
+async fn what_those_who_are_gone_behind_a_vote_have_left_makes_room_for_others() {
+    for hangs_up in [true, false] {
+        let (sink, events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::of(GroupId::shard(0));
+        let large = Bytes::from(vec![7; WAITING_BYTES_MAX / 4]);
+        let names: [&'static [u8]; 4] = [b"one", b"two", b"three", b"four"];
+        for name in names {
+            let tx = Checked { bytes: large.clone(), ..checked(name) };
+            waiters.wait(&tx, &reply, false, &anybody());
+            waiters.waits(&tx.txid);
+        }
+        let now = Instant::now();
+        assert!(waiters.has_room(0, now) && !waiters.has_room(1, now), "its caller is there");
+        let gone = if hangs_up {
+            drop(events);
+            reply.closed().await;
+            assert!(!waiters.has_room(1, now + LOOK_EVERY / 2), "it was looked for a moment ago");
+            now + LOOK_EVERY
+        } else {
+            assert!(!waiters.has_room(1, now + SILENT_KEPT_FULL / 2), "it may ask again");
+            now + 2 * SILENT_KEPT_FULL
+        };
+        assert!(waiters.has_room(1, gone));
+        assert_eq!((waiters.len(), waiters.bytes()), (0, 0));
     }
 }
