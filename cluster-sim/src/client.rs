@@ -5,8 +5,12 @@
 //! receipt of any of them, from a NO of one, or from a YES of all. Silence, "not leader" and every
 //! retryable refusal lead to the same transaction being sent again, with the same id. A router that
 //! dies stops in the middle of it, after any message, and nobody takes over.
+//!
+//! What is about a channel that is founded meanwhile waits until routers have heard of that. Such a channel takes nothing from a
+//! client whose organisation is no member, or is none any more: somebody of another one hands it over then, since an
+//! account's signature is what moves value; now and then nobody does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use cross_shard::commit::Decision;
@@ -36,6 +40,8 @@ const BACK_OFF_MS_MAX: u64 = 80;
 const CERTIFICATES: u32 = 4;
 /// Set in what names one that was made in the place of a revoked one.
 const RENEWED: u8 = 0x80;
+/// Of so many operations that a channel does not take from a client one is handed over by nobody else.
+const GIVEN_UP_OF: u32 = 5;
 
 /// What became of an operation, as far as its client will ever know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +108,8 @@ struct Progress {
     groups: BTreeMap<GroupId, Standing>,
     /// Its certificate was revoked, and it has another one.
     renewed: bool,
+    /// How often a channel did not take it, and somebody of the next organisation came in the place of who had handed it over.
+    handed_on: u32,
     /// Groups of which an account has to sign: the others vote only after one of these has.
     signing: Vec<GroupId>,
 }
@@ -118,6 +126,8 @@ pub struct Clients {
     /// Of which epoch that is, where members have changed.
     epochs: BTreeMap<GroupId, Epoch>,
     operations: Rc<Vec<Operation>>,
+    /// Groups that operations wait for, and of which the routers have not heard.
+    awaited: BTreeSet<GroupId>,
     progress: Vec<Progress>,
     leaders: BTreeMap<GroupId, NodeId>,
     open: usize,
@@ -133,6 +143,8 @@ pub struct Clients {
     pub retries: u64,
     /// Routers that died.
     pub deaths: u64,
+    /// Times that another organisation's client came in the place of one that a channel had not taken something from.
+    pub handed_on: u64,
 }
 
 impl Clients {
@@ -141,7 +153,8 @@ impl Clients {
     pub fn new(rng: ChaCha8Rng, places: Rc<Places>, operations: Rc<Vec<Operation>>) -> Self {
         let genesis = Rc::clone(&places.genesis);
         let progress = vec![Progress::default(); operations.len()];
-        let open = operations.iter().filter(|operation| !operation.late).count();
+        let open = operations.iter().filter(|operation| !operation.late && operation.awaits.is_none()).count();
+        let awaited = operations.iter().filter_map(|operation| operation.awaits).collect();
         Self {
             rng,
             cluster: genesis.cluster_id(),
@@ -150,6 +163,7 @@ impl Clients {
             epochs: BTreeMap::new(),
             places,
             operations,
+            awaited,
             progress,
             leaders: BTreeMap::new(),
             open,
@@ -159,6 +173,7 @@ impl Clients {
             moving: false,
             retries: 0,
             deaths: 0,
+            handed_on: 0,
         }
     }
 
@@ -196,13 +211,22 @@ impl Clients {
         progress.is_some_and(|progress| progress.groups.values().all(refused))
     }
 
-    /// The organisation of an operation's client, and what names the certificate that it shows.
+    /// The organisation of whoever hands an operation over, and what names the certificate that is shown; nothing where nobody
+    /// looks at it.
     fn caller(&self, index: u32) -> Option<(OrgId, Hash32)> {
-        let renewed = self.progress.get(index as usize).filter(|_| self.certified)?.renewed;
+        let looked_at = |operation: &&Operation| self.certified || operation.awaits.is_some();
+        self.operations.get(index as usize).filter(looked_at)?;
+        let progress = self.progress.get(index as usize)?;
         let orgs = u32::from(ORGS);
         let number = u8::try_from(index / orgs % CERTIFICATES).unwrap_or(0);
-        let org = OrgId(u16::try_from(index % orgs).unwrap_or(0));
-        Some((org, Hash32([if renewed { number | RENEWED } else { number }; 32])))
+        let org = OrgId(u16::try_from((index % orgs + progress.handed_on % orgs) % orgs).unwrap_or(0));
+        Some((org, Hash32([if progress.renewed { number | RENEWED } else { number }; 32])))
+    }
+
+    /// Whether what is to wait for a group waits.
+    #[must_use]
+    pub fn awaits(&self, group: GroupId) -> bool {
+        self.awaited.contains(&group)
     }
 
     /// What clients show who have something under way in a group, and have not been given another certificate.
@@ -234,6 +258,9 @@ impl Clients {
     }
 
     fn begin(&mut self, operation: &Operation, now_ms: u64, acts: &mut Vec<Act>) {
+        if operation.awaits.is_some_and(|group| self.awaits(group)) {
+            return;
+        }
         if std::mem::replace(&mut self.progress[operation.index as usize].started, true) {
             return;
         }
@@ -386,12 +413,18 @@ impl Clients {
                 };
                 self.back_off(index, group, acts);
             }
-            Reply::Refused(Reject::ChannelRefused) if self.certified => {
+            Reply::Refused(Reject::ChannelRefused) if self.caller(index).is_some() => {
                 self.progress[index as usize].renewed = true;
                 self.back_off(index, group, acts);
             }
+            Reply::Refused(Reject::AccessDenied) if self.caller(index).is_some() && !given_up(operation) => {
+                self.handed_on += 1;
+                self.progress[index as usize].handed_on += 1;
+                self.back_off(index, group, acts);
+            }
             Reply::Refused(reject) if self.passing(operation, group, now_ms, reject) => {
-                if self.moving && reject == Reject::UnknownGroup && self.leaders.get(&group) == Some(&from) {
+                let moves = self.moving || operation.awaits.is_some();
+                if moves && reject == Reject::UnknownGroup && self.leaders.get(&group) == Some(&from) {
                     self.leaders.remove(&group);
                 }
                 self.back_off(index, group, acts);
@@ -415,6 +448,8 @@ impl Clients {
                 let given = openings(&self.layout, operation, group, now_ms);
                 now_ms < operation.handing.openings_at_ms || !given.is_empty()
             }
+            // A node that has left it or has not begun, or a group to which the beacon's word of it is on its way.
+            Reject::UnknownGroup if operation.awaits.is_some() => true,
             // It is gone, or has not begun on the node that was asked.
             Reject::UnknownGroup if group == GroupId::BEACON => self.moving,
             Reject::UnknownGroup => self.reshaping && group.kind() == Some(GroupKind::Shard),
@@ -475,8 +510,24 @@ impl Clients {
         }
     }
 
-    /// The members of a group are others by now.
-    pub fn hear(&mut self, seated: &Committee) {
+    /// The members of a group are others by now, or it is there. What has waited for it begins.
+    pub fn hear(&mut self, now_ms: u64, seated: &Committee, acts: &mut Vec<Act>) {
+        self.hear_members(seated);
+        if !self.awaited.remove(&seated.group) {
+            return;
+        }
+        let operations = Rc::clone(&self.operations);
+        let own = |operation: &&Operation| operation.awaits == Some(seated.group) && !operation.late;
+        self.open += operations.iter().filter(own).count();
+        for operation in operations.iter().filter(own) {
+            let earlier = operation.after.and_then(|earlier| self.progress.get(earlier as usize));
+            if earlier.is_none_or(|earlier| earlier.finished) {
+                self.begin(operation, now_ms, acts);
+            }
+        }
+    }
+
+    fn hear_members(&mut self, seated: &Committee) {
         let known = self.epochs.entry(seated.group).or_default();
         if seated.epoch < *known {
             return;
@@ -561,6 +612,11 @@ impl Clients {
     }
 }
 
+/// Whether nobody else hands over what a channel does not take from its client. Who wants to know when all is applied asks on.
+fn given_up(operation: &Operation) -> bool {
+    operation.index.is_multiple_of(GIVEN_UP_OF) && !operation.handing.wants_applied
+}
+
 /// The openings that a group is given: its own, and those of retired groups whose heir it is.
 fn openings(layout: &Layout, operation: &Operation, group: GroupId, now_ms: u64) -> Vec<ledger::tx::Opening> {
     let handing = &operation.handing;
@@ -610,4 +666,75 @@ fn fate(progress: &Progress, hasty: bool) -> Option<Fate> {
     });
     let first = refusals.next()??;
     refusals.all(|refusal| refusal.is_some()).then_some(Fate::Refused(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::committee::Member;
+    use ledger::ids::Incarnation;
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::cluster;
+    use crate::config::SimConfig;
+    use crate::workload::{self, Purpose};
+
+    /// Clients of a small run, what they want, and the first committee of the channel that is founded in it.
+    fn clients() -> (Clients, Rc<Vec<Operation>>, Committee) {
+        let config = SimConfig { money: Some(40), transactions: Some(4), shards: Some(1), ..SimConfig::default() };
+        let stream = || ChaCha8Rng::seed_from_u64(1);
+        let shape = config.shape_of(1, &mut stream());
+        let genesis = Rc::new(cluster::genesis(1, &shape).expect("the shape makes a cluster"));
+        let channel = GroupId::channel(shape.channels);
+        let load = workload::make_with(&genesis, &shape, &mut stream(), Some(channel), &mut stream());
+        let operations = Rc::new(load.operations);
+        let seats = genesis.nodes.iter().take(4).map(|node| Member { node: node.id, org: node.org, key: node.key });
+        let committee = Committee::majority(channel, Incarnation(0), Epoch(0), seats.collect());
+        let places = Rc::new(Places { genesis: Rc::clone(&genesis), channels: load.channels });
+        (Clients::new(stream(), places, Rc::clone(&operations)), operations, committee)
+    }
+
+    #[test]
+    fn what_is_about_a_channel_that_is_not_there_waits_for_it() {
+        let (mut clients, operations, committee) = clients();
+        let about = |acts: &[Act]| {
+            let to_channel = |act: &&Act| matches!(act, Act::Wake { group, .. } if *group == committee.group);
+            acts.iter().filter(to_channel).count()
+        };
+        let mut acts = Vec::new();
+        clients.start(&mut acts);
+        assert!(!acts.is_empty() && clients.awaits(committee.group));
+        assert_eq!(about(&acts), 0);
+        let (open, waiting) = (clients.open(), operations.iter().filter(|operation| operation.awaits.is_some()));
+        acts.clear();
+        clients.hear(0, &committee, &mut acts);
+        assert!(about(&acts) > 0 && !clients.awaits(committee.group));
+        assert_eq!(clients.open(), open + waiting.count());
+        // What it hears of the members later begins nothing again.
+        acts.clear();
+        clients.hear(0, &committee, &mut acts);
+        assert!(acts.is_empty());
+    }
+
+    #[test]
+    fn what_a_channel_does_not_take_from_one_organisation_another_one_brings_or_nobody() {
+        let (mut clients, operations, committee) = clients();
+        let (channel, mut acts) = (committee.group, Vec::new());
+        clients.start(&mut acts);
+        clients.hear(0, &committee, &mut acts);
+        for brought in [true, false] {
+            let operation = operations.iter().find(|operation| {
+                let groups: Vec<GroupId> = clients.progress[operation.index as usize].groups.keys().copied().collect();
+                let lives = operation.handing.dies_after.is_none() && operation.purpose != Purpose::Again;
+                groups == [channel] && lives && given_up(operation) != brought
+            });
+            let index = operation.expect("there are some of both").index;
+            let before = clients.caller(index).map(|(org, _)| org);
+            let refused = Reply::Refused(Reject::AccessDenied);
+            clients.answer(0, NodeId(0), index, channel, refused, &mut acts);
+            assert_eq!(clients.caller(index).map(|(org, _)| org) != before, brought);
+            assert_eq!(clients.fate(index), (!brought).then_some(Fate::Refused(Reject::AccessDenied)));
+        }
+        assert_eq!(clients.handed_on, 1);
+    }
 }

@@ -59,6 +59,13 @@ pub fn channel_keys() -> &'static [SecretKey] {
     pool(&POOL, b"simulated accounts of channels", CHANNEL_ACCOUNTS * CHANNELS_MAX as usize)
 }
 
+/// Keys for the accounts of a channel that is founded while the cluster runs. No liar knows them.
+#[must_use]
+pub fn founded_keys() -> &'static [SecretKey] {
+    static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
+    pool(&POOL, b"simulated accounts of a channel that is founded", CHANNEL_ACCOUNTS)
+}
+
 /// The secrets of accounts that one key signs for, by address.
 #[must_use]
 pub fn account_secrets() -> &'static BTreeMap<Address, &'static SecretKey> {

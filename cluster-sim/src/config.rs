@@ -45,6 +45,9 @@ pub struct SimConfig {
     pub keys: Option<u32>,
     /// How often somebody wants the organisations to decide by another policy. By itself somebody does in some runs.
     pub policies: Option<u32>,
+    /// How many transactions there are about the channel that is founded while the cluster runs, besides those that bring value
+    /// into it; with any there is such a channel. By itself there are some in some runs that have one.
+    pub money: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -64,6 +67,8 @@ const FOUNDING_NODES_MIN: u32 = 5;
 const RESHAPING_MS: u64 = 4_000;
 /// Nodes that may be registered in a run in which nodes come and go.
 const NEWCOMERS: u32 = 2;
+/// Transactions about a channel that is founded meanwhile, in a run in which it has money.
+const MONEY: u32 = 32;
 /// Epochs that a run has room for that has some.
 const EPOCHS: u32 = 2;
 /// By so much such a run is longer for each, unless its length is fixed: an epoch, and what it may be late by.
@@ -114,6 +119,8 @@ pub struct Shape {
     pub channel_engine: Engine,
     /// Whether one more is founded while the cluster runs, whose committee follows its members.
     pub founding: bool,
+    /// Transactions about that one, besides those that bring value into it; with none it has no money.
+    pub money: u32,
     /// Whether channels have anchors from the beginning, the first node of each organisation.
     pub anchors: bool,
     /// Whether hosts keep from nodes of organisations that a founded channel has excluded what comes after, and clients
@@ -185,6 +192,7 @@ impl SimConfig {
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
             founding: founding && nodes >= FOUNDING_NODES_MIN,
+            money: 0,
             anchors: false,
             guarded: false,
             transactions: self.transactions.unwrap_or(transactions),
@@ -263,6 +271,17 @@ impl SimConfig {
             shape.safety_ms += u64::from(shape.epochs) * EPOCH_MS;
         }
         self.add_keys(seed, usual, shape);
+        self.add_money(seed, usual, shape);
+    }
+
+    /// What there is to do with money in the channel that is founded meanwhile. Where somebody asks for it such a channel is
+    /// founded, if there are the nodes for it.
+    fn add_money(&self, seed: u64, usual: bool, shape: &mut Shape) {
+        shape.founding |= self.money.is_some_and(|count| count > 0) && shape.nodes >= FOUNDING_NODES_MIN;
+        let own = if usual && (seed % 8 == 3 || seed % 9 == 2) { MONEY } else { 0 };
+        if shape.founding && !self.too_many {
+            shape.money = self.money.unwrap_or(own);
+        }
     }
 
     /// Whether keys of nodes are replaced, and policies of the cluster; by itself both in the same runs. A channel of the
@@ -327,6 +346,7 @@ impl SimConfig {
             ("--epochs", self.epochs.map(u64::from)),
             ("--keys", self.keys.map(u64::from)),
             ("--policies", self.policies.map(u64::from)),
+            ("--money", self.money.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -364,6 +384,7 @@ impl SimConfig {
                 "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
                 "--keys" => config.keys = Some(value.parse().map_err(|_| wrong())?),
                 "--policies" => config.policies = Some(value.parse().map_err(|_| wrong())?),
+                "--money" => config.money = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -404,6 +425,7 @@ mod tests {
             epochs: Some(1),
             keys: Some(6),
             policies: Some(5),
+            money: Some(9),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -458,7 +480,7 @@ mod tests {
                 // Shards may be cut and joined meanwhile, and seeds drawn.
                 let (reshaping, moving, epochs) = (before.reshaping, before.moving, before.epochs);
                 let (coming_and_going, newcomers) = (before.coming_and_going, before.newcomers);
-                let safety_ms = before.safety_ms;
+                let (safety_ms, money) = (before.safety_ms, before.money);
                 assert_eq!(
                     Shape {
                         beacon_goes_over: false,
@@ -470,6 +492,7 @@ mod tests {
                         coming_and_going,
                         newcomers,
                         epochs,
+                        money,
                         safety_ms,
                         ..shape
                     },
@@ -508,6 +531,32 @@ mod tests {
         assert!((0..200).filter(|seed| epochs(&SimConfig::default(), *seed) > 0).count() > 10);
         let asked = SimConfig { epochs: Some(3), ..SimConfig::default() };
         assert!((0..20).all(|seed| epochs(&asked, seed) == 3));
+    }
+
+    #[test]
+    fn a_channel_that_is_founded_has_money_in_some_runs_and_in_none_that_is_kept() {
+        let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+        let kept =
+            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
+        for line in kept.filter(|flags| flags.contains("--seed")) {
+            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
+            let unasked = draw(&config, seed).money > 0 && config.money.is_none();
+            assert!(!unasked, "{line}: the run is another one than what was kept");
+        }
+        let (free, never) = (SimConfig::default(), SimConfig { money: Some(0), ..SimConfig::default() });
+        let asked = SimConfig { money: Some(5), ..SimConfig::default() };
+        let put_back = SimConfig { sabotage: Some(Sabotage::ReleaseTwice), ..SimConfig::default() };
+        for seed in 0..200 {
+            let (shape, before) = (draw(&free, seed), draw(&never, seed));
+            assert!(shape.founding || shape.money == 0, "{seed}");
+            assert_eq!(before, Shape { money: 0, ..shape }, "{seed}: something else of the run is another");
+            assert_eq!(draw(&asked, seed), Shape { money: 5, founding: true, ..before }, "{seed}");
+            assert_eq!(draw(&put_back, seed).money, 0, "{seed}: a bug meets another run than before");
+        }
+        let own = (0..200).map(|seed| draw(&free, seed)).filter(|shape| shape.money > 0).count();
+        assert!((20..60).contains(&own), "{own}");
+        let small = SimConfig { money: Some(5), nodes: Some(3), ..SimConfig::default() };
+        assert!((0..20).all(|seed| !draw(&small, seed).founding));
     }
 
     #[test]

@@ -188,6 +188,9 @@ impl World {
         if self.clients.open() > 0 && !(self.phase == Phase::Drain && self.clients_wait()) {
             return Some(format!("operations {:?} have no fate", self.clients.stuck()));
         }
+        if self.is_news() {
+            return Some("routers have not heard of the channel that was founded".to_owned());
+        }
         let reshaping = if self.shape.reshaping { self.reshape_unfinished() } else { None };
         if reshaping.is_some() {
             return reshaping;
@@ -448,6 +451,7 @@ impl World {
         coverage.reordered_messages = self.network.counts.reordered;
         coverage.retries = self.clients.retries;
         coverage.dead_routers = self.clients.deaths;
+        coverage.handed_on = self.clients.handed_on;
         let beacon = self.nodes.values().find_map(|node| node.replicas.get(&GroupId::BEACON));
         if let Some(beacon) = beacon {
             let kept = |group| state::find::<beacon::Checkpoint>(&beacon.kv, &beacon::registry::checkpoint_key(group));

@@ -75,6 +75,10 @@ pub(crate) enum Event {
     Found {
         group: GroupId,
     },
+    /// An organisation takes the next step towards assets in the channel that was founded.
+    Permit {
+        group: GroupId,
+    },
     /// A shard, or the beacon, is taken a step further to an engine; to the one that it is not to have, to begin with.
     Switch {
         group: GroupId,
@@ -142,6 +146,7 @@ impl Event {
             | Self::Steal { .. }
             | Self::Expel { .. }
             | Self::Found { .. }
+            | Self::Permit { .. }
             | Self::Switch { .. }
             | Self::Reshape { .. }
             | Self::Adopt { .. }
@@ -201,6 +206,7 @@ impl Event {
             Self::RenewKey { place } => put(26, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Rule { place } => put(27, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Seats { place } => put(24, &[*place as u64], &[]),
+            Self::Permit { group } => put(28, &[group.0], &[]),
         }
     }
 }

@@ -158,6 +158,20 @@ coverage! {
     opened;
     /// Committees of such channels that came into force after the first.
     seated;
+    /// Transactions that such a channel and another group have carried out together.
+    swaps_in_changing_channels;
+    /// Transactions that such a channel had agreed to and that were undecided when its members or its committee changed, at each
+    /// such change.
+    undecided_at_a_change;
+    /// Transactions that such a channel has carried out alone, behind a change of its members or of its committee.
+    payments_behind_a_change;
+    /// Amounts that came into such channels from the main ledger.
+    brought_in;
+    /// Amounts that left such channels for the main ledger.
+    taken_home;
+    /// Times that such a channel refused a client because its organisation is no member, and another organisation's came in
+    /// its place.
+    handed_on;
     /// States that replicas fetched from others.
     fetched;
     /// Fetches that were interrupted: by the power, or because the source was gone.

@@ -114,6 +114,8 @@ sabotages! {
     TellRemoved;
     /// A host takes a client's transaction under a certificate that its channel has heard to be revoked.
     AdmitRevoked;
+    /// A host takes a transaction of a client whose organisation is no member of its channel.
+    AdmitGone;
     /// A member of a Byzantine group tells its vote before it is durable.
     VoteBeforePersist;
     /// A member of a Byzantine group takes one precommit too few for a quorum.

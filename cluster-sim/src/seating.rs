@@ -159,12 +159,25 @@ impl Node {
 }
 
 impl World {
+    /// Whether the members of a group are those of the channel that is founded meanwhile, which routers have to do with.
+    fn trades(&self, group: GroupId) -> bool {
+        self.shape.money > 0 && self.founding == Some(group)
+    }
+
     /// The registry has put committees in force: routers hear of them some time later.
     pub(crate) fn announce_seats(&mut self, block: &BlockSeen) {
         let moving = self.shape.movable();
         let mut known: BTreeSet<GroupId> = BTreeSet::new();
         for (_, _, message) in &block.mail {
             if let Message::CommitteeUpdate(seated) = message
+                && self.trades(seated.group)
+                && known.insert(seated.group)
+            {
+                let place = self.seatings.len();
+                self.seatings.push(seated.clone());
+                let delay_ms = self.money.random_range(HEARD_MS);
+                self.push(delay_ms, Event::Seats { place });
+            } else if let Message::CommitteeUpdate(seated) = message
                 && moving.covers(seated.group)
                 && known.insert(seated.group)
             {
@@ -180,10 +193,18 @@ impl World {
         }
     }
 
+    /// Whether the channel that is founded meanwhile is there, and routers have not heard of it.
+    pub(crate) fn is_news(&self) -> bool {
+        let there = self.seatings.iter().any(|seated| self.trades(seated.group));
+        there && self.founding.is_some_and(|group| self.clients.awaits(group))
+    }
+
     /// Routers hear of the members of a group.
     pub(crate) fn hear_seats(&mut self, place: usize) {
+        let mut acts = Vec::new();
         if let Some(seated) = self.seatings.get(place) {
-            self.clients.hear(seated);
+            self.clients.hear(self.now_ms, seated, &mut acts);
         }
+        self.act(acts);
     }
 }

@@ -115,7 +115,10 @@ pub(crate) struct World {
     pub(crate) ruling: ChaCha8Rng,
     /// Policies that were wanted.
     pub(crate) rulings: Vec<Ruling>,
-    /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
+    /// What is drawn about the channel that is founded while the cluster runs, where it has money.
+    pub(crate) money: ChaCha8Rng,
+    /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them: also of the channel
+    /// that is founded meanwhile, where it has money.
     pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
     pub(crate) layouts: BTreeMap<u64, (Layout, Vec<Committee>)>,
@@ -140,7 +143,8 @@ impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
         let mut shape = config.shape_of(seed, &mut stream(seed, 0));
         let genesis = Rc::new(cluster::genesis(seed, &shape)?);
-        let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
+        let founding = shape.founding.then(|| GroupId::channel(shape.channels));
+        let load = workload::make_with(&genesis, &shape, &mut stream(seed, 1), founding, &mut stream(seed, 25));
         let operations = Rc::new(load.operations);
         let places = Rc::new(own::Places { genesis: Rc::clone(&genesis), channels: load.channels });
         let mut schedule = Schedule::draw(&shape, &mut stream(seed, 2));
@@ -184,7 +188,6 @@ impl World {
             schedule.switch(GroupId::BEACON, None, &shape, &mut stream(seed, 9));
         }
         let anchors = shape.anchors;
-        let founding = shape.founding.then(|| GroupId::channel(shape.channels));
         let switching = shape.switching.map(GroupId::shard);
         let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
         let byzantine = bft || switching.is_some() || shape.beacon_goes_over;
@@ -247,6 +250,7 @@ impl World {
             renewals: Vec::new(),
             ruling: stream(seed, 18),
             rulings: Vec::new(),
+            money: stream(seed, 26),
             seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
@@ -378,6 +382,7 @@ impl World {
             Event::Steal { group, org, key } => self.steal(group, org, key),
             Event::Expel { group } => self.expel(group),
             Event::Found { group } => self.found(group),
+            Event::Permit { group } => self.permit(group),
             Event::Switch { group, to } => self.switch(group, to),
             Event::Reshape { kind } => self.reshape(kind),
             Event::Adopt { version } => self.adopt(version),
@@ -523,13 +528,14 @@ impl World {
                     *highest = height;
                     self.coverage.of_block(block);
                     self.council.lapses.see(block, &mut self.coverage);
+                    self.council.changes.see(self.checkers.facts(), block, &mut self.coverage);
                     self.resolved(block);
                     if let (GroupId::BEACON, Some(layout)) = (block.group, &block.layout) {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
                         self.announce(version);
                     }
-                    if block.group == GroupId::BEACON && self.shape.moving {
+                    if block.group == GroupId::BEACON && (self.shape.moving || self.shape.money > 0) {
                         self.announce_seats(block);
                     }
                 }

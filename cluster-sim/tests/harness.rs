@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use cluster_sim::checkers::Checkers;
-use cluster_sim::{Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
+use cluster_sim::{Coverage, Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
 use support::finders::{BY_UNIT_TESTS, finder, finders};
 use support::{assert_passed, on_all_cores};
@@ -117,6 +117,8 @@ fn found(sabotage: Sabotage) -> Outcome {
         Sabotage::VoteBeforePersist => {
             SimConfig { scenario: Some(Scenario::Crashes), transactions: Some(40), ..config }
         }
+        // Somebody has to hand something over to a channel whose members change.
+        Sabotage::AdmitGone => SimConfig { money: Some(40), ..config },
         // Lost entries leave a long run that does not end, before or instead of what the checkers see.
         Sabotage::EarlySync => SimConfig { transactions: Some(40), ..config },
         Sabotage::VoteUnrestricted => SimConfig { shards: Some(4), reshapes: Some(12), ..config },
@@ -418,6 +420,52 @@ fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
     assert!(stale >= runs.len() as u64 / 2, "routers went by an old layout {stale} times in {} runs", runs.len());
     let across = sum(|report| report.coverage.vectors_across);
     assert!(across >= runs.len() as u64, "{across} vectors of heights had what shards became in {} runs", runs.len());
+}
+
+/// Value is brought into a channel that is founded meanwhile, paid there, swapped with other channels and with the main ledger and
+/// taken home while its members join, leave and are removed and its committee follows, shards go over to the other engine or are
+/// cut and joined, and leaders die.
+#[test]
+fn money_goes_on_in_a_channel_whose_members_change_whatever_happens() {
+    let besides = [(0, 0), (3, 0), (0, 3)];
+    let runs: Vec<(Scenario, (u32, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| besides.map(|beside| (*scenario, beside)))
+        .zip(17_000..)
+        .map(|((scenario, beside), seed)| (scenario, beside, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (switches, reshapes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            switches: Some(*switches),
+            reshapes: Some(*reshapes),
+            money: Some(48),
+            shards: Some(2),
+            nodes: Some(6),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let mut total = Coverage::default();
+    reports.iter().for_each(|report| total.add(&report.coverage));
+    let met = [
+        ("swaps", total.swaps_in_changing_channels),
+        ("payments behind a change", total.payments_behind_a_change),
+        ("undecided at a change", total.undecided_at_a_change),
+        ("amounts that came in", total.brought_in),
+        ("amounts that went home", total.taken_home),
+        ("handed over by another organisation", total.handed_on),
+        ("organisations that came or went", total.moved),
+        ("committees", total.seated),
+        ("other engines", total.stints),
+        ("halves of shards", total.halves),
+    ];
+    println!("{met:?} in {} runs", runs.len());
+    for (what, count) in met {
+        assert!(count > 0, "{what}: none in {} runs", runs.len());
+    }
 }
 
 /// Each group takes a node's next key at a block of its own, while shards are cut and joined, seeds are drawn and power fails,

@@ -175,9 +175,9 @@ impl Conservation {
     /// all blocks seen so far.
     fn sums(&mut self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) -> Result<(), String> {
         let mut newest = Vec::new();
-        let others = facts.genesis.committees.iter().map(|committee| committee.group);
-        let others = others.filter(|group| group.kind() != Some(GroupKind::Shard));
-        for group in others.chain(facts.lines.living()) {
+        let first = facts.genesis.committees.iter().map(|committee| committee.group);
+        let beacon = first.filter(|group| group.kind() == Some(GroupKind::Beacon));
+        for group in beacon.chain(facts.channels()).chain(facts.lines.living()) {
             let height = self.heights.get(&group).copied().unwrap_or(Height(0));
             let mut with_height = None;
             for replica in replicas.iter().filter(|replica| replica.group == group) {

@@ -112,7 +112,7 @@ impl Durability {
             Seen::Fetched { node, group, index, .. } | Seen::Bft(BftSeen::Installed { node, group, index, .. }) => {
                 self.quorums.fetched(*group, *node, *index);
             }
-            Seen::Left { node, group, .. } => self.quorums.left(*group, *node),
+            Seen::Left { node, group, rejoins, .. } => self.quorums.left(*group, *node, *rejoins),
             _ => {}
         }
     }

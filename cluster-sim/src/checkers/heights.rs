@@ -161,6 +161,8 @@ impl Heights {
     /// A text with the heights, and by how much what there is differs from what was made.
     pub(super) fn compare(&mut self, facts: &Facts) -> Result<(), String> {
         let committees = facts.genesis.committees.iter().map(|committee| committee.group);
+        // A channel that is founded meanwhile begins with nothing, so it is as if it had been there.
+        let committees = committees.chain(facts.channels());
         let first: BTreeSet<GroupId> =
             committees.chain(facts.genesis.layout.shards.iter().map(|shard| shard.group)).collect();
         let (members, ended) = self.cut(facts, &first);
@@ -243,10 +245,12 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use cross_shard::Message;
-    use ledger::ids::{Address, TxId};
+    use ledger::committee::Committee;
+    use ledger::ids::{Address, Epoch, Incarnation, TxId};
     use ledger::layout::Layout;
     use ledger::rules::Credit;
 
+    use super::super::Seen;
     use super::super::trial::{self, block, leaf};
     use super::*;
 
@@ -269,20 +273,25 @@ mod tests {
 
     /// The first shard has made 100 and sends 30 and 20; the second one takes the first of the two, as `imported`.
     fn exchange(imported: u128) -> Heights {
+        exchange_with(shard(1), imported)
+    }
+
+    /// The same with another group in the place of the second shard.
+    fn exchange_with(peer: GroupId, imported: u128) -> Heights {
         let mut heights = Heights::default();
         heights.block(&BlockSeen { flow: vec![FlowLine { minted: 100, ..line(0, 100) }], ..block(shard(0), 1) });
         for (height, seq, closing, amount) in [(2, 0, 70, 30), (3, 1, 50, 20)] {
-            let sent = FlowLine { exported: vec![(shard(1), amount)], ..line(closing + amount, closing) };
+            let sent = FlowLine { exported: vec![(peer, amount)], ..line(closing + amount, closing) };
             heights.block(&BlockSeen {
                 flow: vec![sent],
-                mail: vec![(shard(1), seq, credit(amount))],
-                outbox: vec![leaf(shard(1), seq + 1)],
+                mail: vec![(peer, seq, credit(amount))],
+                outbox: vec![leaf(peer, seq + 1)],
                 ..block(shard(0), height)
             });
         }
-        heights.block(&block(shard(1), 1));
+        heights.block(&block(peer, 1));
         let taken = FlowLine { imported: vec![(shard(0), imported)], ..line(0, imported) };
-        heights.block(&BlockSeen { flow: vec![taken], inbox: vec![leaf(shard(0), 1)], ..block(shard(1), 2) });
+        heights.block(&BlockSeen { flow: vec![taken], inbox: vec![leaf(shard(0), 1)], ..block(peer, 2) });
         heights
     }
 
@@ -307,6 +316,19 @@ mod tests {
             let count = wrong(&mut exchange(imported), &facts);
             // Not at heights before it was taken.
             assert!((1..DRAWS).contains(&count), "{imported}: {count}");
+        }
+    }
+
+    #[test]
+    fn a_channel_that_was_founded_meanwhile_is_looked_at_like_any_group() {
+        let channel = GroupId::channel(0);
+        let committee = Committee::majority(channel, Incarnation(0), Epoch(0), Vec::new());
+        let mut facts = trial::facts(Layout::even(2));
+        let mail = vec![(shard(0), 0, Message::CommitteeUpdate(committee))];
+        facts.learn(&Seen::Block(Box::new(BlockSeen { mail, ..block(GroupId::BEACON, 1) })));
+        for (imported, sound) in [(30, true), (29, false), (31, false)] {
+            let count = wrong(&mut exchange_with(channel, imported), &facts);
+            assert_eq!(count == 0, sound, "{imported}: {count}");
         }
     }
 

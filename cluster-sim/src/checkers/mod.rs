@@ -126,6 +126,8 @@ pub struct Facts {
     pub policies_change: bool,
     /// Payments that are in no load: of more than there is, signed by a liar in somebody's name.
     pub overdrafts: BTreeSet<TxId>,
+    /// Channels: those of the genesis, and those that were founded while the cluster ran.
+    channels: BTreeSet<GroupId>,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -166,6 +168,7 @@ impl Facts {
             keys_change: false,
             policies_change: false,
             overdrafts: BTreeSet::new(),
+            channels: BTreeSet::new(),
             committees: BTreeMap::new(),
         };
         let first = Rc::clone(&facts.genesis);
@@ -174,6 +177,9 @@ impl Facts {
     }
 
     fn know(&mut self, committee: &Committee) {
+        if committee.group.kind() == Some(GroupKind::Channel) {
+            self.channels.insert(committee.group);
+        }
         self.committees.insert((committee.group, committee_hash(committee)), committee.clone());
     }
 
@@ -195,6 +201,11 @@ impl Facts {
             }
             _ => {}
         }
+    }
+
+    /// The channels that there are by now.
+    pub fn channels(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.channels.iter().copied()
     }
 
     /// The committee of a group with a hash, if it ever was in force.

@@ -41,13 +41,11 @@ impl Pairs {
             _ => return,
         };
         let amount = sign * i128::try_from(line.amount).unwrap_or(i128::MAX);
-        let channels = facts.genesis.committees.iter().map(|committee| committee.group);
-        let mut channels = channels.filter(|group| group.kind() == Some(GroupKind::Channel));
         let key = if group.kind() == Some(GroupKind::Channel) {
             (line.account == own::pair_address(LedgerId::MAIN, &line.asset)).then_some((group, line.asset))
         } else {
-            let peer =
-                channels.find(|channel| line.account == own::pair_address(LedgerId::of_channel(*channel), &line.asset));
+            let of = |channel: &GroupId| line.account == own::pair_address(LedgerId::of_channel(*channel), &line.asset);
+            let peer = facts.channels().find(of);
             peer.map(|channel| (channel, line.asset))
         };
         // The payer is told of what departs, too.
@@ -137,8 +135,32 @@ impl Checker for Pairs {
 
 #[cfg(test)]
 mod tests {
+    use cross_shard::Message;
+    use ledger::committee::Committee;
+    use ledger::ids::{Epoch, Incarnation, TxId};
+
     use super::super::testing::Bench;
     use super::*;
+
+    #[test]
+    fn what_a_channel_has_that_was_founded_meanwhile_is_counted() {
+        let (channel, asset) = (GroupId::channel(0), AssetId([1; 16]));
+        let account = own::pair_address(LedgerId::of_channel(channel), &asset);
+        let (kind, txid) = (HistoryKind::Arrived, TxId::default());
+        // More comes back than ever went there.
+        let line = HistoryLine { account, kind, txid, asset, amount: 5, other: None };
+        for founded in [false, true] {
+            let mut bench = Bench::new(Pairs::default());
+            let home = bench.facts.home(&account);
+            if founded {
+                let committee = Committee::majority(channel, Incarnation(0), Epoch(0), Vec::new());
+                bench.beacon(1, &[], vec![(home, Message::CommitteeUpdate(committee))]);
+            }
+            let mut found = Vec::new();
+            bench.checker.line(&bench.facts, home, &line, &mut found);
+            assert_eq!(found.len(), usize::from(founded), "{found:?}");
+        }
+    }
 
     #[test]
     fn what_one_side_alone_has_counted_is_missed_on_the_other() {

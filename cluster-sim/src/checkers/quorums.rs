@@ -12,8 +12,10 @@
 //!
 //! Whoever leaves takes its disk along. Where the last who are known to order by then went on without it, what its replica had
 //! applied counts for those who ordered with it, until they have ordered something, and not for those whom it joins later, with
-//! another disk. Of one whom they still name the disk is missed like any that is lost: nobody has made up for it yet. Somebody's
-//! disk has to be there in any case.
+//! another disk. Of one whom they still name the disk is missed like any that is lost: nobody has made up for it yet. Under Raft it is
+//! not missed where it has made room for another replica of the node, with another name: the one before never votes again, so
+//! all who ever decide are more than half without it, and meet whoever has the entry beside it. Somebody's disk has to be there
+//! in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,12 +174,13 @@ impl Quorums {
         known.fetched.insert(node, index);
     }
 
-    /// A replica is removed.
-    pub fn left(&mut self, group: GroupId, node: NodeId) {
+    /// A replica is removed, for good or to make room for one of the same node that joins anew.
+    pub fn left(&mut self, group: GroupId, node: NodeId, rejoins: bool) {
         let known = self.groups.entry(group).or_default();
         known.fetched.remove(&node);
         let gone = Gone { upto: known.applied.remove(&node).unwrap_or(0), last: known.last() };
-        if known.behind.get(&gone.last).is_some_and(|those| those.nodes.contains(&node)) {
+        let missed = |those: &Orderer| those.nodes.contains(&node) && !(rejoins && those.engine == Engine::Raft);
+        if known.behind.get(&gone.last).is_some_and(missed) {
             known.gone.remove(&node);
         } else {
             known.gone.insert(node, gone);
@@ -291,7 +294,7 @@ mod tests {
     fn who_leaves_while_it_votes_is_missed_until_another_one_has_what_it_had() {
         let mut quorums = raft(&[1, 2, 3]);
         quorums.applied(GROUP, NodeId(3), 5);
-        quorums.left(GROUP, NodeId(3));
+        quorums.left(GROUP, NodeId(3), false);
         assert_eq!(lacks(&quorums, &on(&[1], 5), 5), Some(1), "one of three, of whom the third has lost its disk");
         assert_eq!(lacks(&quorums, &on(&[1, 2], 5), 5), None);
         // That it votes no more comes too late for what was ordered before.
@@ -303,7 +306,35 @@ mod tests {
         let mut quorums = Quorums::default();
         quorums.ordered(GROUP, 5, &by, Some(&by));
         quorums.applied(GROUP, NodeId(4), 5);
-        quorums.left(GROUP, NodeId(4));
+        quorums.left(GROUP, NodeId(4), false);
+        assert_eq!(lacks(&quorums, &on(&[2], 5), 5), Some(1));
+    }
+
+    #[test]
+    fn who_makes_room_for_a_replica_that_joins_anew_votes_no_more_and_is_not_missed() {
+        let gone = |rejoins: bool, had: u64| {
+            let mut quorums = raft(&[1, 2, 3, 4]);
+            quorums.applied(GROUP, NodeId(4), had);
+            quorums.left(GROUP, NodeId(4), rejoins);
+            quorums
+        };
+        assert_eq!(lacks(&gone(false, 5), &on(&[1, 2], 5), 5), Some(2), "two of four");
+        assert_eq!(lacks(&gone(true, 5), &on(&[1, 2], 5), 5), None, "the other three decide together or not at all");
+        assert_eq!(lacks(&gone(true, 4), &on(&[1, 2], 5), 5), Some(2), "it had less");
+        assert_eq!(lacks(&gone(true, 5), &on(&[1], 5), 5), Some(1), "one of four");
+        // When it votes again it is with its new disk.
+        let mut quorums = gone(true, 5);
+        quorums.voters(GROUP, 7, &nodes(&[1, 2, 3]));
+        quorums.voters(GROUP, 9, &nodes(&[1, 2, 3, 4]));
+        assert_eq!(lacks(&quorums, &on(&[1, 2], 9), 5), Some(2));
+        quorums.fetched(GROUP, NodeId(4), 8);
+        assert_eq!(lacks(&quorums, &on(&[1, 2], 9), 5), None);
+        // A Byzantine committee names the node, and the node votes again.
+        let by = committee(Engine::Bft, 0, &[1, 2, 3, 4]);
+        let mut quorums = Quorums::default();
+        quorums.ordered(GROUP, 5, &by, Some(&by));
+        quorums.applied(GROUP, NodeId(4), 5);
+        quorums.left(GROUP, NodeId(4), true);
         assert_eq!(lacks(&quorums, &on(&[2], 5), 5), Some(1));
     }
 
@@ -317,13 +348,13 @@ mod tests {
             quorums.voters(GROUP, 7, &nodes(&[1, 4]));
             for node in [2, 3] {
                 quorums.applied(GROUP, NodeId(node), 7);
-                quorums.left(GROUP, NodeId(node));
+                quorums.left(GROUP, NodeId(node), false);
             }
             assert_eq!(lacks(&quorums, &on(&[1], 7), 5), Some(1), "they vote no more");
             assert_eq!(lacks(&quorums, &on(&[1, 4], 7), 5), None);
             quorums.ordered(GROUP, 8, &by_raft, Some(&by_bft));
             quorums.applied(GROUP, NodeId(1), had);
-            quorums.left(GROUP, NodeId(1));
+            quorums.left(GROUP, NodeId(1), false);
             quorums
         };
         assert_eq!(lacks(&gone_with(7), &on(&[4], 8), 8), Some(1), "it had less");
@@ -350,7 +381,7 @@ mod tests {
         }
         quorums.ordered(GROUP, 6, &first, Some(&next));
         quorums.applied(GROUP, NodeId(4), 6);
-        quorums.left(GROUP, NodeId(4));
+        quorums.left(GROUP, NodeId(4), false);
         assert_eq!(lacks(&quorums, &on(&[2], 6), 6), None, "the fourth has signed it and is gone");
         quorums.ordered(GROUP, 8, &next, Some(&next));
         assert_eq!(lacks(&quorums, &on(&[2], 8), 6), Some(1), "whoever voted for the eighth has the sixth");

@@ -1,6 +1,8 @@
 //! Removal is final at its block: whoever has the block of a founded channel in which a membership ends gives nothing
 //! that comes after to a node of that organisation, unless it has joined again: no entry of the log, no state, no
 //! signature under a later block and no certificate of one. Where the engine still counts such a node does not matter.
+//! Where the channel has money, no such replica takes a transaction from a client of an organisation that is no member, or is
+//! none any more.
 //!
 //! When memberships begin and end it works out from the commands that were carried out. Mail is not meant: it goes to
 //! the group that it is for, on whatever node that is led.
@@ -17,6 +19,8 @@ use crate::cluster::node_info;
 /// One channel.
 #[derive(Default)]
 struct Channel {
+    /// Who was a member from the beginning.
+    founders: BTreeSet<OrgId>,
     /// Commands that were carried out; sent again they do nothing.
     done: BTreeSet<Hash32>,
     /// Proposals that remove somebody.
@@ -49,6 +53,13 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether an organisation is a member, as of a height.
+    fn has(&self, org: OrgId, height: u64) -> bool {
+        let turns = self.turns.get(&org).map_or(&[][..], Vec::as_slice);
+        let last = turns.iter().rev().find(|(at, _)| *at <= height);
+        last.map_or_else(|| self.founders.contains(&org), |(_, member)| *member)
+    }
+
     /// The block in which an organisation's membership has ended, as of a height.
     fn ended(&self, org: OrgId, height: u64) -> Option<u64> {
         let turns = self.turns.get(&org)?.iter().rev();
@@ -78,6 +89,14 @@ impl Removal {
         self.heights.insert((block.group, block.node), height);
     }
 
+    /// A replica has taken a client's transaction.
+    fn admitted(&self, group: GroupId, node: NodeId, org: OrgId) -> Option<String> {
+        let (channel, height) = (self.channels.get(&group)?, *self.heights.get(&(group, node))?);
+        let outside = !channel.has(org, height);
+        outside
+            .then(|| format!("node {node} took a transaction to {group} at {height} from a client of {org}, no member"))
+    }
+
     fn given(&self, group: GroupId, ways: (NodeId, NodeId), what: Given) -> Option<String> {
         let (node, to) = ways;
         let (channel, height) = (self.channels.get(&group)?, *self.heights.get(&(group, node))?);
@@ -104,7 +123,8 @@ impl Checker for Removal {
     fn see(&mut self, _: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
         match seen {
             Seen::Founded(foundation) => {
-                self.channels.entry(foundation.group).or_default();
+                let channel = self.channels.entry(foundation.group).or_default();
+                channel.founders.extend(&foundation.members);
             }
             Seen::Block(block) => self.block(block, first, found),
             Seen::Started { node, group, height } | Seen::Fetched { node, group, height, .. } => {
@@ -113,6 +133,7 @@ impl Checker for Removal {
             Seen::Left { node, group, .. } => {
                 self.heights.remove(&(*group, *node));
             }
+            Seen::Admitted { node, group, org, .. } => found.extend(self.admitted(*group, *node, *org)),
             Seen::Given { node, to, group, what } => found.extend(self.given(*group, (*node, *to), *what)),
             _ => {}
         }
@@ -150,8 +171,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_is_no_member_hands_nothing_over() {
+        let (group, elsewhere) = (GroupId::channel(0), GroupId::channel(1));
+        // One of the two that have founded it goes at height 4; another one joins at height 6, goes, and comes back.
+        let turns = BTreeMap::from([(OrgId(1), vec![(4, false)]), (OrgId(2), vec![(6, true), (8, false), (11, true)])]);
+        let founders = BTreeSet::from([OrgId(0), OrgId(1)]);
+        let channels = BTreeMap::from([(group, Channel { founders, turns, ..Channel::default() })]);
+        for (org, height, member) in [
+            (0, 3, true),
+            (0, 20, true),
+            (1, 3, true),
+            (1, 4, false),
+            (1, 20, false),
+            (2, 5, false),
+            (2, 7, true),
+            (2, 8, false),
+            (2, 12, true),
+            (3, 7, false),
+        ] {
+            let heights = BTreeMap::from([((group, NodeId(0)), height), ((elsewhere, NodeId(0)), height)]);
+            let checker = Removal { channels: copied(&channels), heights };
+            assert_eq!(checker.admitted(group, NodeId(0), OrgId(org)).is_none(), member, "{org} at {height}");
+            assert!(checker.admitted(elsewhere, NodeId(0), OrgId(org)).is_none(), "members stay there");
+        }
+    }
+
     fn copied(channels: &BTreeMap<GroupId, Channel>) -> BTreeMap<GroupId, Channel> {
-        let copy = |channel: &Channel| Channel { turns: channel.turns.clone(), ..Channel::default() };
+        let copy = |channel: &Channel| Channel {
+            founders: channel.founders.clone(),
+            turns: channel.turns.clone(),
+            ..Channel::default()
+        };
         channels.iter().map(|(group, channel)| (*group, copy(channel))).collect()
     }
 }

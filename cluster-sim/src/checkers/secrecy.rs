@@ -111,6 +111,7 @@ mod tests {
             valid_until: TimeMs(0),
             at_ms: 0,
             after: None,
+            awaits: None,
             late: false,
             handing: Handing::default(),
         };

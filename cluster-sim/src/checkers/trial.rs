@@ -53,6 +53,7 @@ pub(super) fn operation(id: u8, moves: Vec<Move>) -> Operation {
         valid_until: TimeMs(u64::MAX),
         at_ms: 0,
         after: None,
+        awaits: None,
         late: false,
         handing: Handing::default(),
     }

@@ -5,15 +5,17 @@
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
 //! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon, `shards` has
 //! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go, `keys` gives them other signing keys, `rules` has other policies of the cluster; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
-//! clients, `lapses` counts what became of them.
+//! clients, `lapses` counts what became of them, `permits` has assets permitted in the channel that is founded, `changes` counts what money does there.
 
 mod acts;
+mod changes;
 mod epochs;
 mod expulsion;
 mod founders;
 mod keys;
 mod lapses;
 mod nodes;
+mod permits;
 mod registry;
 mod rules;
 mod shards;
@@ -44,6 +46,7 @@ use crate::schedule::Scenario;
 use crate::state::KvState;
 use crate::world::World;
 
+use self::changes::Changes;
 pub(crate) use self::epochs::LENGTH_MS;
 pub(crate) use self::keys::Renewal;
 use self::lapses::Lapses;
@@ -82,6 +85,8 @@ pub(crate) struct Council {
     assets: Vec<AssetId>,
     /// What became of keys that were revoked in use.
     pub(crate) lapses: Lapses,
+    /// What money did in the channel that is founded.
+    pub(crate) changes: Changes,
 }
 
 impl Council {
@@ -98,6 +103,7 @@ impl Council {
             closing_ms: 0,
             assets: Vec::new(),
             lapses: Lapses::default(),
+            changes: Changes::new(founding),
         }
     }
 
@@ -201,13 +207,17 @@ impl World {
         for (at_ms, group) in self.council.robberies(&channels, self.shape.safety_ms) {
             self.push(at_ms, Event::Rob { group });
         }
-        if self.shape.guarded {
-            for (at_ms, group) in self.council.expulsions(&channels, self.shape.safety_ms) {
-                self.push(at_ms, Event::Expel { group });
-            }
+        // Where clients show certificates.
+        let guarded = channels.iter().copied().filter(|_| self.shape.guarded);
+        let looked_at: Vec<GroupId> = guarded.chain(self.founding.filter(|_| self.shape.money > 0)).collect();
+        for (at_ms, group) in self.council.expulsions(&looked_at, self.shape.safety_ms) {
+            self.push(at_ms, Event::Expel { group });
         }
         if let Some(group) = self.founding {
             self.push(founders::FOUND_MS, Event::Found { group });
+            if self.shape.money > 0 {
+                self.push(permits::PERMIT_MS, Event::Permit { group });
+            }
         }
         if self.shape.epochs > 0 {
             self.push(epochs::ASK_MS, Event::Epochs);

@@ -1,10 +1,13 @@
 //! What a host keeps back: from nodes of an organisation that a channel has excluded all that comes after, also while
-//! the engine still counts them; and a transaction from a client whose certificate the channel has heard to be revoked.
+//! the engine still counts them; and a transaction from a client whose certificate the channel has heard to be revoked, or whose
+//! organisation is no member.
 //!
 //! Mirrors production's `server/links.rs`, `server/command.rs` and `server/admission.rs`, in the runs that
 //! [`crate::config::Shape::guarded`] names and, but for clients, in the channel that is founded while the cluster runs.
-//! There a leader that is excluded hands over; here it falls silent, in every run, and the others elect one. Of what a client may
-//! do only that is asked whether its certificate is revoked: the load's clients are of all organisations.
+//! There a leader that is excluded hands over; here it falls silent, in every run, and the others elect one. Clients are looked
+//! at when they come and not again, as they are in production when their transaction is taken from the queue and when they are
+//! told of it. Whether their organisation is a member is asked in the channel that is founded meanwhile alone, in every run in
+//! which it has money: in the others the load's clients are of all organisations, whoever is a member.
 
 use std::collections::BTreeSet;
 
@@ -93,9 +96,21 @@ impl Replica {
         let reader = KvState { kv: &self.kv, hide_receipts: false };
         let caller = Caller { org, roles: &[Role::Member], credential };
         let judged = access::may(&mut View::new(&reader), &caller, Action::Write, at);
-        let revoked = matches!(judged, Err(ChannelReject::CredentialRevoked));
-        if revoked && self.sabotage != Some(Sabotage::AdmitRevoked) {
-            out.push(Effect::Answer(request, self.group, Reply::Refused(Reject::ChannelRefused)));
+        let refusal = match judged {
+            Err(ChannelReject::CredentialRevoked) if self.sabotage != Some(Sabotage::AdmitRevoked) => {
+                Some(Reject::ChannelRefused)
+            }
+            // The router is of the same organisation.
+            Err(ChannelReject::NotMember | ChannelReject::Removed)
+                if self.founded.is_some() && self.sabotage != Some(Sabotage::AdmitGone) =>
+            {
+                Some(Reject::AccessDenied)
+            }
+            // What else a channel does not take, its machine says.
+            Ok(()) | Err(_) => None,
+        };
+        if let Some(reject) = refusal {
+            out.push(Effect::Answer(request, self.group, Reply::Refused(reject)));
             return false;
         }
         out.push(Effect::Saw(Seen::Admitted { node: self.node, group: self.group, org, credential }));

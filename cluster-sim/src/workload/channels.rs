@@ -36,7 +36,7 @@ impl Maker<'_> {
     }
 
     /// Somebody of the main ledger pays accounts of the channel: who has much of the asset.
-    fn bring(&mut self, channel: usize, number: usize) {
+    pub(super) fn bring(&mut self, channel: usize, number: usize) {
         let payer = if number == 0 { HOT_PAYER } else { number };
         let (from, asset) = (self.address(payer), self.asset(number));
         let ledger = LedgerId::of_channel(self.inside[channel * CHANNEL_ACCOUNTS].home);
@@ -52,7 +52,7 @@ impl Maker<'_> {
 
     /// A payment within a channel: now and then of more than there is, or to be checked, or refused as
     /// often as the channel is frozen.
-    fn inside(&mut self, channel: usize, at_ms: u64) {
+    pub(super) fn inside(&mut self, channel: usize, at_ms: u64) {
         let (from, to, asset) = (self.account_in(channel), self.account_in(channel), self.some_asset());
         let huge = self.chance(10);
         let amount = if huge { 1 << 110 } else { self.rng.random_range(1..40) };
@@ -70,7 +70,7 @@ impl Maker<'_> {
     }
 
     /// A swap with another channel, or with the main ledger. What is in a channel is hidden.
-    fn across(&mut self, channel: usize, at_ms: u64) {
+    pub(super) fn across(&mut self, channel: usize, at_ms: u64) {
         let channels = self.inside.len() / CHANNEL_ACCOUNTS;
         let (one, two, asset) = (self.account_in(channel), self.account_in(channel), self.some_asset());
         let amount = self.rng.random_range(1..40);
@@ -100,7 +100,7 @@ impl Maker<'_> {
     }
 
     /// A transfer out of the channel, now and then of more than ever came.
-    fn take_home(&mut self, channel: usize, at_ms: u64) {
+    pub(super) fn take_home(&mut self, channel: usize, at_ms: u64) {
         let (from, asset, payee) = (self.account_in(channel), self.some_asset(), self.any_account());
         let amount = if self.chance(10) { 1 << 110 } else { self.rng.random_range(1..30) };
         let mv = Move::Transfer { from, to: self.address(payee), asset, amount, ledger: LedgerId::MAIN };

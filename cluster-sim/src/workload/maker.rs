@@ -15,7 +15,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Handing, Load, Operation, Purpose};
-use crate::cluster::{CHANNEL_ACCOUNTS, CREATED_MS, account_keys, channel_keys, channels};
+use crate::cluster::{CHANNEL_ACCOUNTS, CREATED_MS, account_keys, channel_keys, channels, founded_keys};
 use crate::config::Shape;
 use crate::scenario::Scenario;
 
@@ -82,7 +82,7 @@ pub(super) struct Terms {
 pub(super) struct Maker<'a> {
     pub(super) rng: &'a mut ChaCha8Rng,
     cluster: ClusterId,
-    shape: Shape,
+    pub(super) shape: Shape,
     pub(super) accounts: Vec<Account>,
     /// Accounts of channels, of each the same number.
     pub(super) inside: Vec<Account>,
@@ -90,6 +90,8 @@ pub(super) struct Maker<'a> {
     spare: &'static SecretKey,
     outsider: &'static SecretKey,
     operations: Vec<Operation>,
+    /// The group that what is made from now on waits for.
+    awaits: Option<GroupId>,
     /// The mint that funds an account.
     funded_by: BTreeMap<(Address, AssetId), u32>,
 }
@@ -126,6 +128,7 @@ impl<'a> Maker<'a> {
             spare,
             outsider,
             operations: Vec::new(),
+            awaits: None,
             funded_by: BTreeMap::new(),
         }
     }
@@ -133,6 +136,17 @@ impl<'a> Maker<'a> {
     pub(super) fn finish(self) -> Load {
         let channels = self.inside.iter().map(|account| (account.address, account.home)).collect();
         Load { operations: self.operations, channels }
+    }
+
+    /// Accounts of a channel that is founded meanwhile. What is made from now on waits until routers have heard of it.
+    pub(super) fn settle_in(&mut self, channel: GroupId) {
+        self.inside.extend(founded_keys().iter().map(|key| Account::of_channel(channel, key)));
+        self.awaits = Some(channel);
+    }
+
+    /// How many operations there are.
+    pub(super) fn made(&self) -> usize {
+        self.operations.len()
     }
 
     pub(super) fn bursts(&mut self) -> Vec<u64> {
@@ -278,6 +292,7 @@ impl<'a> Maker<'a> {
             valid_until: TimeMs(terms.valid_until_ms),
             at_ms: terms.at_ms,
             after: terms.after,
+            awaits: self.awaits,
             late: false,
             handing: terms.handing,
         });
@@ -403,8 +418,14 @@ impl<'a> Maker<'a> {
     /// Earlier transactions once more, either once they are answered or while they are under way,
     /// by a router that lives.
     pub(super) fn again(&mut self, count: usize) {
+        self.again_of(0, count);
+    }
+
+    /// The same, of those from this one on.
+    pub(super) fn again_of(&mut self, first: usize, count: usize) {
         for _ in 0..count {
-            let Some(earlier) = self.operations.choose(self.rng).cloned() else { return };
+            let known = self.operations.get(first..).unwrap_or_default();
+            let Some(earlier) = known.choose(self.rng).cloned() else { return };
             let after = if self.rng.random() { Some(earlier.index) } else { earlier.after };
             let at_ms = self.rng.random_range(earlier.at_ms..=earlier.at_ms.max(self.shape.safety_ms));
             let handing = Handing { withheld: earlier.handing.withheld.clone(), ..Handing::default() };

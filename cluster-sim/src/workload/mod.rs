@@ -4,9 +4,11 @@
 //! group decides: payments within and between shards, overdrafts, burns, expired and forged ones.
 //! `several` makes what several groups vote on: several payers, swaps, checks, writes, freezes and
 //! suspense, with hidden moves, missing signatures and withheld openings. `promised` makes hash-locks
-//! and records, `channels` what happens in channels and between them and the main ledger. [`Handing`] says how a
-//! transaction reaches its groups: by a router that lives, by one that dies, or by a stranger.
+//! and records, `channels` what happens in channels and between them and the main ledger, `changing` what happens in one that is
+//! founded meanwhile and whose members change. [`Handing`] says how a transaction reaches its groups: by a router that lives, by
+//! one that dies, or by a stranger.
 
+mod changing;
 mod channels;
 mod maker;
 mod promised;
@@ -98,6 +100,8 @@ pub struct Operation {
     pub at_ms: u64,
     /// Not sent before this one has its fate.
     pub after: Option<u32>,
+    /// Not sent before routers have heard of this group, which is founded while the cluster runs.
+    pub awaits: Option<GroupId>,
     /// Sent only when everything else has drained and registers are gone.
     pub late: bool,
     /// How it reaches its groups.
@@ -127,9 +131,29 @@ pub struct Load {
     pub channels: BTreeMap<Address, GroupId>,
 }
 
-/// Makes the load of a seed.
+/// Makes the load of a seed, without what is about a channel that is founded meanwhile.
 #[must_use]
 pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Load {
+    usual(genesis, shape, rng).finish()
+}
+
+/// Makes the load of a seed. What is about the channel that is founded while the cluster runs is drawn from a stream of its own.
+pub(crate) fn make_with(
+    genesis: &Genesis,
+    shape: &Shape,
+    rng: &mut ChaCha8Rng,
+    founded: Option<GroupId>,
+    purse: &mut ChaCha8Rng,
+) -> Load {
+    let mut maker = usual(genesis, shape, rng);
+    if let Some(group) = founded.filter(|_| shape.money > 0) {
+        maker.rng = purse;
+        maker.changing(group, shape.money as usize);
+    }
+    maker.finish()
+}
+
+fn usual<'a>(genesis: &Genesis, shape: &Shape, rng: &'a mut ChaCha8Rng) -> Maker<'a> {
     let mut maker = Maker::new(genesis, shape, rng);
     maker.set_up();
     let bursts = maker.bursts();
@@ -146,5 +170,5 @@ pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Load {
     maker.late(8);
     maker.promised(shape.transactions / 10);
     maker.channels(shape.transactions / 4);
-    maker.finish()
+    maker
 }

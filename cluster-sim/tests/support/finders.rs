@@ -40,6 +40,7 @@ const FINDERS: &[(Sabotage, &[&str])] = &[
     (Sabotage::TellGone, &["liveness", "seats"]),
     (Sabotage::TellRemoved, &["removal"]),
     (Sabotage::AdmitRevoked, &["revocations"]),
+    (Sabotage::AdmitGone, &["removal"]),
     (Sabotage::VoteBeforePersist, &["agreement"]),
     (Sabotage::QuorumOffByOne, &["agreement"]),
     (Sabotage::ForeignCertificate, &["agreement"]),

@@ -229,6 +229,7 @@ impl World {
             channels: 0,
             channel_engine: Engine::Raft,
             founding: false,
+            money: 0,
             anchors: false,
             guarded: false,
             transactions: rng.random_range(TRANSACTIONS),
