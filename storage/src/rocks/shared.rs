@@ -12,6 +12,11 @@ use rocksdb::{
 use crate::StorageError;
 use crate::rocks::{compactors, stall};
 
+/// How many times as many table files a state keeps open that is not compacted: each flush leaves one, of which every read asks the
+/// filter. A file that is not open is opened for that, and another one closed; where there are a few more than may be open, each
+/// read does so for nearly all of them. Once it is compacted it has few.
+const QUIET_FILES: i32 = 4;
+
 /// The budget of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceLimits {
@@ -38,11 +43,6 @@ impl Default for ResourceLimits {
         }
     }
 }
-
-/// How many times as many table files a state keeps open that is not compacted: each flush leaves one, of which every read asks the
-/// filter. A file that is not open is opened for that, and another one closed; where there are a few more than may be open, each
-/// read does so for nearly all of them. Once it is compacted it has few.
-const QUIET_FILES: i32 = 4;
 
 /// Handles of everything that is shared; clones are cheap. Make one per process.
 #[derive(Clone)]
