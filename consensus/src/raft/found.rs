@@ -172,10 +172,16 @@ async fn be_sure(founding: &Founding, log: &Log) -> Result<(), FoundError> {
     Ok(())
 }
 
-/// Lets a replica take part that has promised nothing, by the word of its host: it knows so without asking anybody.
-pub(crate) async fn begin(founding: &Founding, log: &Log) -> Result<(), FoundError> {
+/// Lets a replica take part that has promised nothing, by the word of its host: it knows so without asking anybody. Nobody
+/// waits until that is durable: it is so before anything that the replica promises, and where it is lost, nothing was promised,
+/// and its host says the same again.
+pub(crate) fn begin(founding: &Founding, log: &Log) -> Result<(), FoundError> {
     if founding.standing() == Standing::Unsure {
-        be_sure(founding, log).await?;
+        let unusable = |error: std::io::Error| FoundError::Log(error.to_string());
+        // One that only follows until now goes on to say so, as in `be_sure`.
+        if log.stint().map_err(unusable)?.is_none() {
+            log.note_vote(codec::encode_vote(&no_vote(founding.own_id))).map_err(unusable)?;
+        }
     }
     founding.rise(Standing::Begun);
     Ok(())

@@ -105,6 +105,17 @@ impl Log {
         self.durable(|store, done| store.save_vote(vote, done)).await
     }
 
+    /// Replaces the vote without waiting: it is durable before whatever is written behind it. Where it cannot be written, nothing
+    /// behind it can.
+    pub(crate) fn note_vote(&self, vote: bytes::Bytes) -> io::Result<()> {
+        let failure = self.failure.clone();
+        let done = Box::new(move |result: Result<(), StorageError>| {
+            drop(result.map_err(|error| io_error(&failure, &error)));
+        });
+        self.store()?.save_vote(vote, done);
+        Ok(())
+    }
+
     /// The id of the entry at an index, if it is there.
     pub(crate) fn entry_id(&self, index: u64) -> io::Result<Option<LogId>> {
         let found = self.store()?.read(index..index.saturating_add(1), 1).map_err(|error| self.failed(&error))?;

@@ -146,12 +146,13 @@ impl Prepared {
     }
 
     /// Lets this replica take part without asking anybody. For a host that knows that its log was always empty: the group
-    /// begins out of another one, whose log is in the same files and not empty.
+    /// begins out of another one, whose log is in the same files and not empty. That it has promised nothing is durable before
+    /// anything that it promises.
     ///
     /// # Errors
     /// [`FoundError::Log`].
-    pub async fn begin(&self) -> Result<(), FoundError> {
-        found::begin(&self.founding, &self.log).await
+    pub fn begin(&self) -> Result<(), FoundError> {
+        found::begin(&self.founding, &self.log)
     }
 
     /// The group, and the id of this replica.

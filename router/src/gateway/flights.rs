@@ -509,6 +509,7 @@ impl Flights {
         };
         let concerned: Vec<(TxId, GroupId)> =
             self.all.iter_mut().filter_map(|(txid, flight)| Some((*txid, of_ended(flight)?))).collect();
+        tracing::info!(layout = layout.version.0, flights = concerned.len(), "flights go by another layout");
         for (txid, group) in concerned {
             self.replan(step, group, txid, due);
         }

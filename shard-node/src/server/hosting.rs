@@ -245,11 +245,13 @@ impl Hosting {
             Entry::Vacant(place) => drop(place.insert(context.clone())),
             Entry::Occupied(_) => return context.stop.cancel(),
         }
+        let began = Instant::now();
         let mut open = match self.open(&context, view, group).await {
             Ok(open) => open,
             Err((code, text)) => return self.not_opened(group, code, text),
         };
         self.again.lock().forget(group);
+        let opened_ms = began.elapsed().as_millis();
         let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
         let tasks = starting.context.tasks.clone();
         let parents = open.newborn_of();
@@ -258,7 +260,7 @@ impl Hosting {
             // Of two that are joined each may have another leader, and one has to stand for election: the left one's.
             let left = parents.first().and_then(|parent| self.hosted.group(parent.0));
             let leads = left.is_some_and(|one| one.role().leads);
-            if let Err(error) = open.begin_beside(leads).await {
+            if let Err(error) = open.begin_beside(leads) {
                 return self.hosted.does_not_run(group, error.code(), error.to_string());
             }
         }
@@ -267,6 +269,10 @@ impl Hosting {
             tasks.spawn(starting.rebuild(open));
         } else if begun {
             starting.run(open).await;
+            if !parents.is_empty() {
+                let started_ms = began.elapsed().as_millis();
+                tracing::info!(%group, opened_ms, started_ms, "a shard that others were cut or joined into is started");
+            }
         } else {
             self.hosted.founding.write().insert(group, open.founding());
             if open.is_alone() {
@@ -301,7 +307,8 @@ impl Hosting {
             let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
             Logs::open(engine, group, &seal.cipher()).map_err(|error| (error.code(), error.to_string()))?
         };
-        let known = Known { counted: self.warm.counted(group), first: self.first_of_late(view, group) };
+        let (counted, db) = self.warm.born(group).map(|born| (born.counted, born.db)).unzip();
+        let known = Known { counted, db: db.flatten(), first: self.first_of_late(view, group) };
         let open = OpenGroup::open(context, group, &seat, (&folder, seal), logs, known).await;
         open.map_err(|error| (error.code(), error.to_string()))
     }

@@ -187,6 +187,8 @@ pub struct Files<'a> {
 pub struct Known {
     /// What is known of its leaves.
     pub counted: Option<Counted>,
+    /// Its database, which was open already and has stayed so while its folder became that of the replica.
+    pub db: Option<StateDb>,
     /// What a new one begins with instead of block 0.
     pub first: Option<Writes>,
 }
@@ -327,10 +329,15 @@ impl Replica {
         let cluster = genesis.cluster_id();
         let (node, format_version) = (node.0, STATE_FORMAT);
         let identity = StateIdentity { cluster: cluster.0.0, node, group: group.0, format_version };
-        let Files { root, resources, seal, known: Known { counted, first } } = files;
-        // One that has just become a state is opened while payers wait for all of its kind at once.
-        let open = if counted.is_some() { StateDb::open_quiet } else { StateDb::open };
-        let db = open(root, resources, identity, seal.cipher())?;
+        let Files { root, resources, seal, known: Known { counted, db, first } } = files;
+        let db = match db.and_then(|db| db.settled(root)) {
+            Some(db) => db,
+            None => {
+                // One that has just become a state is opened while payers wait for all of its kind at once.
+                let open = if counted.is_some() { StateDb::open_quiet } else { StateDb::open };
+                open(root, resources, identity, seal.cipher())?
+            }
+        };
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
             match first {

@@ -12,6 +12,7 @@
 //!                           CURRENT, MANIFEST-…, *.sst, *.log   RocksDB's own
 //! ```
 
+mod anchor;
 mod compactors;
 mod errors;
 mod folder;

@@ -12,6 +12,11 @@ use rocksdb::{
 use crate::StorageError;
 use crate::rocks::{compactors, stall};
 
+/// How many times as many table files a state keeps open that is not compacted: each flush leaves one, of which every read asks the
+/// filter. A file that is not open is opened for that, and another one closed; where there are a few more than may be open, each
+/// read does so for nearly all of them. Once it is compacted it has few.
+const QUIET_FILES: i32 = 4;
+
 /// The budget of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceLimits {
@@ -23,7 +28,7 @@ pub struct ResourceLimits {
     pub write_buffer_bytes: usize,
     /// Threads that flush, and about as many that compact and stand back behind all others, for all databases together.
     pub background_threads: u16,
-    /// Table files that one database keeps open.
+    /// Table files that one database keeps open; four times as many where it is not compacted.
     pub open_files_max: u16,
 }
 
@@ -85,6 +90,14 @@ impl SharedResources {
     /// Bytes of all write buffers in use.
     pub fn write_buffers_used_bytes(&self) -> usize {
         self.0.write_buffers.get_usage()
+    }
+
+    /// The options of a state in which nothing is compacted in the background.
+    pub(crate) fn quiet_options(&self, create: bool) -> Result<Options, rocksdb::Error> {
+        let mut options = self.options(Profile::State, create)?;
+        options.set_disable_auto_compactions(true);
+        options.set_max_open_files(i32::from(self.0.limits.open_files_max).saturating_mul(QUIET_FILES));
+        Ok(options)
     }
 
     pub(crate) fn options(&self, profile: Profile, create: bool) -> Result<Options, rocksdb::Error> {

@@ -20,6 +20,7 @@ use rocksdb::{
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
+use crate::rocks::anchor::Anchor;
 use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
 use crate::rocks::reseal::reseal;
 use crate::rocks::tables::Tables;
@@ -89,6 +90,8 @@ impl Drop for StagedState {
 /// A group's state database.
 pub struct StateDb {
     db: DB,
+    /// By which it finds its files wherever its root goes; closed behind it.
+    anchor: Option<Anchor>,
     folder: PathBuf,
     identity: Identity,
     cipher: Arc<dyn ValueCipher>,
@@ -103,14 +106,22 @@ pub(super) fn open_database(folder: &Path, shared: &SharedResources, create: boo
 }
 
 fn open_without_compactions(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
-    let mut options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
-    options.set_disable_auto_compactions(true);
-    open_with(folder, &options)
+    open_quietly((folder, folder), shared, create)
+}
+
+/// Opens the database in `folder` by another name of it, without compactions.
+fn open_quietly((name, folder): (&Path, &Path), shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
+    let options = shared.quiet_options(create).map_err(|error| map_error(folder, &error))?;
+    open_named((name, folder), &options)
 }
 
 fn open_with(folder: &Path, options: &Options) -> Result<DB, StorageError> {
+    open_named((folder, folder), options)
+}
+
+fn open_named((name, folder): (&Path, &Path), options: &Options) -> Result<DB, StorageError> {
     let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
-    DB::open_cf_descriptors(options, folder, [family]).map_err(|error| map_error(folder, &error))
+    DB::open_cf_descriptors(options, name, [family]).map_err(|error| map_error(folder, &error))
 }
 
 impl StateDb {
@@ -142,7 +153,7 @@ impl StateDb {
     fn of(db: DB, folder: PathBuf, identity: Identity, cipher: Arc<dyn ValueCipher>) -> Self {
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
-        Self { db, folder, identity, cipher, no_wal, quiet: false.into() }
+        Self { db, anchor: None, folder, identity, cipher, no_wal, quiet: false.into() }
     }
 
     /// Copies the checkpoint in `received` beside the state under `root`, which may be open, and reads
@@ -225,7 +236,8 @@ impl StateDb {
 
     /// Makes the checkpoint in `received`, which is of `from`, the state of `identity` under `root`, where there is none yet:
     /// a group begins with a copy of another one's state. Table files are shared by links where the disk can. It is not
-    /// compacted in the background before it is opened anew, as the state of its group.
+    /// compacted in the background before [`Kv::wake`], or before it is opened anew, and may stay open while the folder that the
+    /// root is in is renamed where [`StateDb::goes_along`] says so.
     pub fn branch(
         received: &Path,
         root: &Path,
@@ -236,9 +248,24 @@ impl StateDb {
         let found = from.to_file().expect_copy(received)?;
         let own = Identity { format_version: found.format_version, ..identity.to_file() };
         let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
-        let db = open_without_compactions(&folder, shared, false)?;
+        let anchor = Anchor::of(root);
+        let named = anchor.as_ref().zip(folder.file_name()).map(|(anchor, name)| anchor.path().join(name));
+        let db = open_quietly((named.as_deref().unwrap_or(&folder), &folder), shared, false)?;
         switch(&folder, root, generation)?;
-        Ok(Self { quiet: true.into(), ..Self::of(db, folder, own, cipher) })
+        Ok(Self { quiet: true.into(), anchor, ..Self::of(db, folder, own, cipher) })
+    }
+
+    /// Whether it may stay open while its root, or a folder above, is renamed. One that may not is closed before that.
+    pub fn goes_along(&self) -> bool {
+        self.anchor.is_some()
+    }
+
+    /// The same database, still open, now that its root has become `root` by a renaming. `None` where it has not, or could not go
+    /// along: it is closed then, and can be opened there if it is there.
+    pub fn settled(self, root: &Path) -> Option<Self> {
+        let folder = root.join(self.folder.file_name()?);
+        self.anchor.as_ref().filter(|anchor| anchor.is_at(root))?;
+        Some(Self { folder, ..self })
     }
 
     /// Brings in pairs, in the order of their keys and none twice, by table files that nothing is sorted for or compacted with

@@ -216,6 +216,85 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_copy_that_follows_for_long_keeps_all_of_its_table_files_open() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    parent.write(batch(&[("a", "1")])).expect("write");
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (root, child) = (folder.path().join("child"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
+    let there = std::fs::canonicalize(&root).expect("it is there");
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("this system has it").flatten();
+        let files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        files.filter(|file| file.starts_with(&there) && file.extension().is_some_and(|kind| kind == "sst")).count()
+    };
+    // One is the parent's, and no state has more than 54 of its files open where nothing else is said.
+    for number in 1..60_u8 {
+        copy.write(batch(&[("a", "1"), (number.to_string().as_str(), "2")])).expect("write");
+        copy.flush().expect("flush");
+    }
+    assert_eq!(content(&copy).len(), 60);
+    assert_eq!(open(), 60);
+    drop(copy);
+    let quiet = StateDb::open_quiet(&root, shared(), child, plain()).expect("open");
+    assert_eq!(content(&quiet).len(), 60);
+    assert_eq!(open(), 60);
+}
+
+/// Where the system knows no such names, it is closed and opened again.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_copy_stays_open_while_its_folder_becomes_that_of_its_group() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    assert!(!parent.goes_along(), "nobody renames what it lies in");
+    parent.write(batch(&[("a", "1"), ("b", "1")])).expect("write");
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (warm, settled) = (folder.path().join("warm"), folder.path().join("settled"));
+    let (root, child) = (settled.join("state"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let branch = |warm: &std::path::Path| {
+        std::fs::create_dir(warm).expect("a folder");
+        StateDb::branch(&received, &warm.join("state"), shared(), (STATE, child), plain()).expect("a copy")
+    };
+    let copy = branch(&warm);
+    assert!(copy.goes_along() && copy.folder().starts_with(&warm));
+    copy.write(batch(&[("a", "2")])).expect("write");
+    copy.flush().expect("flush");
+    let opened = || std::fs::read(root.join("db-0000000000000001").join("CURRENT")).expect("it has one");
+    std::fs::rename(&warm, &settled).expect("renamed");
+    let before = opened();
+    let copy = copy.settled(&root).expect("it has gone along");
+    assert!(copy.folder().starts_with(&settled));
+
+    // It writes and reads files, and gives them to others, as any other one.
+    copy.write(batch(&[("c", "3")])).expect("write");
+    copy.flush().expect("flush");
+    copy.bring(shared(), &[(b"d".to_vec(), "4".into())]).expect("brought");
+    copy.wake().expect("it compacts from now on");
+    copy.compact(&KeyRange::all()).expect("compacted");
+    let lent = folder.path().join("lent");
+    copy.checkpoint(&lent).expect("checkpoint");
+    let all = [("a", "2"), ("b", "1"), ("c", "3"), ("d", "4")].map(|(key, value)| (key.to_string(), value.to_string()));
+    assert_eq!(content(&copy), all);
+    assert_eq!(opened(), before, "it was opened once");
+    drop(copy);
+    assert!(!warm.exists());
+    assert_eq!(content(&StateDb::open(&root, shared(), child, plain()).expect("it is closed, and whole")), all);
+    let lender = StateDb::stage(&lent, &folder.path().join("borrower"), shared(), child, plain()).expect("whole");
+    assert_eq!(content(lender.db()), all);
+
+    // One that has not gone there is closed.
+    let copy = branch(&warm);
+    assert!(copy.settled(&root).is_none());
+    let copy = StateDb::open(&warm.join("state"), shared(), child, plain()).expect("it is closed, and where it was");
+    assert_eq!(content(&copy), content(&parent));
+}
+
+#[test]
 fn files_in_which_nothing_is_left_go_unread_and_nothing_else_does() {
     let folder = Folder::new();
     let parent = folder.state();

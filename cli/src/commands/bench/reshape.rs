@@ -190,6 +190,7 @@ mod tests {
             sealing_seconds: sealing,
             opening_seconds: Some(0.31),
             seconds: 13.2,
+            others_before: 4_100.0,
             others_ratio: 0.953,
             others_afterwards_ratio: 0.981,
         };

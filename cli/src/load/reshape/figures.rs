@@ -105,6 +105,9 @@ pub struct Reshape {
     pub opening_seconds: Option<f64>,
     /// From the command until the job was seen to be done.
     pub seconds: f64,
+    /// Payments a second in the other shard in the seconds before the command. Of the next job it shows what is left of this one for
+    /// good: two halves cost more than a whole.
+    pub others_before: f64,
     /// The rate of the other shard from the command until then over that in the seconds before the command.
     pub others_ratio: f64,
     /// That in the seconds from then on, over the same.
@@ -187,6 +190,7 @@ fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others: &Besid
         sealing_seconds: since(JobPhase::Sealing, JobPhase::Committed),
         opening_seconds: since(JobPhase::Committed, JobPhase::Done),
         seconds: rounded(seen.done.duration_since(asked).as_secs_f64()),
+        others_before: rounded(others.before.rate()),
         others_ratio: others.ratio(),
         others_afterwards_ratio: others.afterwards_ratio(),
     }
@@ -330,6 +334,7 @@ mod tests {
         // A hundred in the 0.2 s before each, 80 and 90 in 0.2 s each during both, 95 and 99 in the 0.2 s behind them; what was
         // paid between them counts in none.
         assert_eq!((told.others_before, told.others_during, told.others_ratio), (500.0, 425.0, 0.85));
+        assert_eq!([split.others_before, merge.others_before], [500.0; 2]);
         assert_eq!((split.others_ratio, merge.others_ratio), (0.8, 0.9));
         assert_eq!((split.others_afterwards_ratio, merge.others_afterwards_ratio), (0.95, 0.99));
         assert_eq!(told.others_afterwards_ratio, 0.97);
@@ -353,6 +358,7 @@ mod tests {
                 sealing_seconds: None,
                 opening_seconds: None,
                 seconds: 1.0,
+                others_before: 100.0,
                 others_ratio: 1.0,
                 others_afterwards_ratio: 1.0,
             };

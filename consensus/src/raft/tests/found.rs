@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::ids::NodeId;
-use storage::LogEngine;
+use storage::{LogEngine, MemLog};
 use tempfile::TempDir;
 
 use super::support::*;
 use crate::port::replica_id;
-use crate::raft::{FoundError, Prepared, RaftGroup, Standing, StartError};
+use crate::raft::failure::Failure;
+use crate::raft::log::Log;
+use crate::raft::types::{LeaderId, Vote};
+use crate::raft::{FoundError, Founding, Prepared, RaftGroup, Standing, StartError, codec, found};
 use crate::sequencer::Sequencer;
 
 /// Three replicas that do not take part yet.
@@ -107,19 +110,40 @@ async fn by_its_hosts_word_a_replica_begins_without_the_others_and_one_of_them_g
     let mut founders = Founders::new();
     for node in [1, 2] {
         founders.open(node).await;
-        founders.prepared[&node].begin().await.unwrap();
+        founders.prepared[&node].begin().unwrap();
         assert_eq!(founders.standing(node), Standing::Begun);
     }
     // What it knows survives that it stops before it has run.
     founders.close(2);
     founders.open(2).await;
     assert_eq!(founders.standing(2), Standing::Sure);
-    founders.prepared[&2].begin().await.unwrap();
+    founders.prepared[&2].begin().unwrap();
     let second = founders.prepared.remove(&2).unwrap().start().await.unwrap();
     founders.net.run(2, second.clone());
     let first = founders.begin(1).await;
     until(&first, |role| role.leads).await;
     until(&second, |role| role.leader == Some(NodeId(1))).await;
+}
+
+#[test]
+fn what_a_replica_knows_by_its_hosts_word_is_durable_before_anything_that_it_promises_and_nobody_waits() {
+    let store = MemLog::manual("log");
+    let log = Log::new(Arc::new(store.clone()), Failure::default());
+    let stands = || found::standing(&log).unwrap();
+    let begin = || {
+        let founding = Founding::new(raft_id(1), stands());
+        found::begin(&founding, &log).unwrap();
+        founding.standing()
+    };
+    assert_eq!((stands(), begin(), store.unflushed()), (Standing::Unsure, Standing::Begun, 1));
+    // Lost with the power, and nothing was promised.
+    store.crash(0);
+    assert_eq!((stands(), begin()), (Standing::Unsure, Standing::Begun));
+    let vote = Vote { leader_id: LeaderId { term: 1, node_id: raft_id(1) }, committed: false };
+    log.note_vote(codec::encode_vote(&vote)).unwrap();
+    assert_eq!((stands(), store.unflushed()), (Standing::Begun, 2), "in this order");
+    store.crash(1);
+    assert_eq!((stands(), begin(), store.unflushed()), (Standing::Sure, Standing::Begun, 0), "it is written once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -277,7 +277,7 @@ impl Batcher {
 
     fn due(&mut self, now: Tick) -> bool {
         let worth = self.txs.len() >= WORTH_TXS || self.bundles.len() >= WORTH_BUNDLES;
-        let urgent = self.urgent || self.desk.has_proofs();
+        let urgent = self.urgent || self.desk.hurries();
         if !self.in_flight.is_empty() && !worth && !urgent {
             return false;
         }
@@ -291,7 +291,7 @@ impl Batcher {
             || !self.evidence.is_empty()
             || !self.audits.is_empty()
             || !self.silences.is_empty()
-            || !self.desk.is_empty()
+            || self.desk.is_due(now)
             || !self.contributions.is_empty()
             || self.deadline
         {

@@ -3,11 +3,11 @@
 //! Owns how much of it is taken: the latest of each sender, and the same again only after a while. What it is worth is
 //! judged when it is executed; here only what costs little to see is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::jobs::{JobReport, Said, SealedProof};
 use ledger::header::FLAG_SEALED;
-use ledger::ids::{GroupId, NodeId, Tick};
+use ledger::ids::{GroupId, JobId, NodeId, Tick};
 use ledger::limits::BATCH_BYTES_MAX;
 
 use crate::core::driver::{GroupDriver, Output};
@@ -18,6 +18,9 @@ use crate::core::peer::PeerMessage;
 const REPORT_EVERY_MS: u64 = 1_000;
 /// Between two proofs that one node brings of one shard.
 const PROOF_EVERY_MS: u64 = 500;
+/// For how long the proof of one of two shards that are joined waits for that of the other one. Nothing follows on it alone, and
+/// a block of its own would cost every node a view of the registry just when payers wait.
+pub(super) const LONE_PROOF_MS: u64 = 50;
 /// The largest proof that is taken: it goes into an entry, beside others.
 const PROOF_BYTES_MAX: usize = BATCH_BYTES_MAX / 4;
 
@@ -30,16 +33,26 @@ pub(super) struct Desk {
     /// The latest proof of each shard that each of its members brings.
     proofs: BTreeMap<(GroupId, NodeId), SealedProof>,
     proved: BTreeMap<(GroupId, NodeId), Tick>,
+    /// The shards that a proof was taken of since this replica leads, for the job that the last one was for: of no two are shards
+    /// sealed at a time.
+    ended: Option<(JobId, BTreeSet<GroupId>)>,
+    /// Since when a proof waits.
+    waits: Option<Tick>,
 }
 
 impl Desk {
-    pub(super) fn is_empty(&self) -> bool {
-        self.reports.is_empty() && self.proofs.is_empty()
+    /// Whether anything waits that an entry is made for by now.
+    pub(super) fn is_due(&self, now: Tick) -> bool {
+        let waited = self.waits.is_some_and(|since| now.0 >= since.0 + LONE_PROOF_MS);
+        !self.reports.is_empty() || waited || self.hurries()
     }
 
-    /// Whether a proof that a shard stands still waits.
-    pub(super) fn has_proofs(&self) -> bool {
-        !self.proofs.is_empty()
+    /// Whether a proof waits with which its job is committed, as far as can be told here: payers wait for that. It is that of a
+    /// shard that is cut, which proves two halves, or the second one of two that are joined. That the first one was taken may not
+    /// be known, where another replica led then; but both are brought again and again.
+    pub(super) fn hurries(&self) -> bool {
+        let both = |job: JobId| self.ended.as_ref().is_some_and(|(of, ended)| *of == job && ended.len() > 1);
+        self.proofs.values().any(|proof| proof.roots.len() != 1 || both(proof.job))
     }
 
     pub(super) fn clear(&mut self) {
@@ -50,6 +63,7 @@ impl Desk {
     pub(super) fn lost(&mut self) {
         self.reported.clear();
         self.proved.clear();
+        self.ended = None;
     }
 
     fn misses_report(&self, now: Tick, report: &JobReport) -> bool {
@@ -72,6 +86,11 @@ impl Desk {
     fn push_proof(&mut self, now: Tick, from: NodeId, proof: SealedProof) {
         let key = (proof.certificate.header.group, from);
         self.proved.insert(key, now);
+        let known = self.ended.take().filter(|(job, _)| *job == proof.job);
+        let (job, mut ended) = known.unwrap_or_else(|| (proof.job, BTreeSet::new()));
+        ended.insert(key.0);
+        self.ended = Some((job, ended));
+        self.waits.get_or_insert(now);
         self.proofs.insert(key, proof);
     }
 
@@ -82,6 +101,7 @@ impl Desk {
                 self.proofs.insert(key, proof);
             }
         }
+        self.waits = self.waits.filter(|_| !self.proofs.is_empty());
         for (key, report) in std::mem::take(&mut self.reports) {
             if !place(Command::Report(encoded(&report)), room, commands) {
                 self.reports.insert(key, report);

@@ -5,6 +5,7 @@ use ledger::ids::{Height, NodeId, TimeMs};
 use ledger::machine::Driver;
 
 use super::*;
+use crate::core::driver::jobs::LONE_PROOF_MS;
 use crate::core::driver::testing::{at_zero, block, config};
 use crate::core::driver::{CertifiedBlock, DriverConfig, Input, SystemView};
 use crate::core::elastic::{JOB, LEFT, RIGHT, asset, borsh_of, split_seal};
@@ -355,4 +356,54 @@ fn the_beacon_takes_reports_of_nodes_and_proofs_of_members() {
     let mut own = Bench::new(at_zero(SHARD, committees()));
     let out = own.step(Input::Report(warm));
     assert_eq!(out.len(), BEACONS.len());
+}
+
+#[test]
+fn of_two_shards_that_are_joined_one_block_of_the_beacon_takes_both_ends() {
+    let beacon = || {
+        let config = DriverConfig { group: GroupId::BEACON, key: node_key(7).into(), pipeline: 3, ..config(7) };
+        let mut driver = GroupDriver::new(config);
+        driver.step(Tick(0), Input::System(at_zero(GroupId::BEACON, committees())), &mut Vec::new());
+        driver.step(Tick(0), Input::Role { leads: true, leader: Some(NodeId(7)) }, &mut Vec::new());
+        move |now: u64, input: Input| {
+            let mut out = Vec::new();
+            driver.step(Tick(now), input, &mut out);
+            proposed(&out)
+        }
+    };
+    let mut whole = shapes();
+    whole.truncate(1);
+    let ends = [SHARD, PEER].map(|group| SealedProof {
+        version: SEALED_PROOF_VERSION,
+        job: JOB,
+        certificate: certify(Header { flags: FLAG_SEALED, ..header(group, 1) }),
+        inbox: Vec::new(),
+        roots: whole.iter().map(RootShape::root).collect(),
+        shapes: whole.clone(),
+    });
+    let brings = |which: usize| {
+        let (from, end) = (NodeId([1, 4][which]), ends[which].clone());
+        Input::Peer { from, message: Box::new(PeerMessage::Sealed(end)) }
+    };
+    let [left, right] = [0, 1].map(|which: usize| Command::Sealed(borsh_of(&ends[which])));
+    let both = vec![left.clone(), right.clone()];
+    let commands = |proposals: &[(u64, Vec<Command>)]| -> Vec<Vec<Command>> {
+        proposals.iter().map(|(_, commands)| commands.clone()).collect()
+    };
+
+    let mut step = beacon();
+    assert!(step(0, brings(1)).is_empty(), "nothing follows on one of them");
+    assert_eq!(commands(&step(40, brings(0))), [both.clone()]);
+
+    // Another one leads by now, or it comes late: nobody waits for it for long.
+    let mut step = beacon();
+    assert!(step(0, brings(0)).is_empty());
+    assert!(step(LONE_PROOF_MS - 1, Input::Timer).is_empty());
+    assert_eq!(commands(&step(LONE_PROOF_MS, Input::Timer)), [vec![left]]);
+    let second = step(LONE_PROOF_MS + 1, brings(1));
+    assert_eq!(commands(&second), [vec![right]], "with the first one in flight");
+    let lost = Input::Proposed { id: second[0].0, accepted: false };
+    assert!(step(LONE_PROOF_MS + 2, lost).is_empty());
+    assert!(step(LONE_PROOF_MS + 3, brings(1)).is_empty(), "which of them was lost is not known");
+    assert_eq!(commands(&step(LONE_PROOF_MS + 4, brings(0))), [both]);
 }

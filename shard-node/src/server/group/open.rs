@@ -240,9 +240,9 @@ impl OpenGroup {
     ///
     /// # Errors
     /// [`AdmitError::Asked`] when the log cannot be written.
-    pub async fn begin_beside(&mut self, leads_parents: bool) -> Result<(), AdmitError> {
+    pub fn begin_beside(&mut self, leads_parents: bool) -> Result<(), AdmitError> {
         (self.at_once, self.stands) = (leads_parents, leads_parents);
-        Ok(self.prepared.begin().await?)
+        Ok(self.prepared.begin()?)
     }
 
     /// The shards that were cut or joined into this one, while nothing has followed on its first block; none for any other
@@ -402,17 +402,27 @@ fn stand_at_once(context: &HostContext, engine: Group) {
     let (stop, patience) = (context.stop.clone(), Duration::from_millis(2 * context.timing.election_max_ms));
     context.tasks.spawn(async move {
         let mut role = engine.role();
-        let begun = tokio::time::Instant::now();
+        let (begun, mut times) = (tokio::time::Instant::now(), 0_u32);
         while begun.elapsed() < patience {
             if let Err(error) = engine.campaign().await {
                 tracing::warn!(group = %engine.group(), %error, "the replica does not stand for election");
                 return;
             }
+            times += 1;
             // Whoever has given the members passes for the leader of term 0, in which nobody leads.
             let voted = async { role.wait_for(|role| role.term > 0).await.is_ok() };
             tokio::select! {
                 () = stop.cancelled() => return,
-                voted = tokio::time::timeout(STAND_AGAIN, voted) => if voted.is_ok() { return },
+                voted = tokio::time::timeout(STAND_AGAIN, voted) => if voted.is_ok() { break },
+            }
+        }
+        // Payers wait for this, too.
+        let (voted_ms, led) = (begun.elapsed().as_millis(), async { role.wait_for(|role| role.leads).await.is_ok() });
+        tokio::select! {
+            () = stop.cancelled() => {}
+            led = tokio::time::timeout(patience, led) => {
+                let (group, led_ms, leads) = (engine.group(), begun.elapsed().as_millis(), matches!(led, Ok(true)));
+                tracing::info!(%group, times, voted_ms, led_ms, leads, "the replica has stood for election");
             }
         }
     });

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ledger::Certificate;
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
-use ledger::header::Header;
+use ledger::header::{FLAG_SEALED, Header};
 use ledger::ids::{GroupId, Height, NodeId};
 use ledger::machine::Driver;
 use ledger::reject::Reject;
@@ -266,6 +266,10 @@ impl GroupTask {
             if let Err(error) = kept {
                 self.alarm(format!("{}: a certificate could not be kept: {error}", self.group));
             }
+        }
+        let header = &certificate.header;
+        if header.flags & FLAG_SEALED != 0 {
+            tracing::info!(group = %self.group, height = %header.height, "the last block of the shard is certified");
         }
         // Also an earlier one is news to whoever waits for it.
         self.certified.send_modify(|latest| {

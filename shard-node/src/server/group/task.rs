@@ -384,6 +384,9 @@ impl GroupTask {
                     self.hand_over_if_excluded();
                 }
                 let reshaped = block.reshaped;
+                if let Some(sealed) = &block.sealed {
+                    tracing::info!(group = %self.group, job = %sealed.seal.job, %height, "the shard stands still");
+                }
                 self.step(Input::Committed(block));
                 if self.group == GroupId::BEACON {
                     self.context.changed.notify_one();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ledger::ids::{GroupId, Height};
 use ledger::lineage::{Origin, SealedBy};
@@ -78,7 +79,7 @@ impl Hosting {
             self.hosted.does_not_run(child, error.code(), error.to_string());
             return false;
         }
-        let folder = self.folder(child);
+        let (folder, began) = (self.folder(child), Instant::now());
         let settling = tokio::task::spawn_blocking(move || Record::settle(&warm, &folder));
         let settled = settling.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         if let Err(error) = &settled {
@@ -86,6 +87,8 @@ impl Hosting {
             let text =
                 format!("its state cannot be put to {}: {error}; check permissions and the disk", path.display());
             self.hosted.does_not_run(child, "file_unwritable", text);
+        } else {
+            tracing::info!(%child, took_ms = began.elapsed().as_millis(), "the first state of a shard is its state here");
         }
         settled.is_ok()
     }

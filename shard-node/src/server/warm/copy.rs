@@ -18,12 +18,13 @@ use ledger::tree::{StateTree, SubtreeRoot, value_hash};
 use ledger::view::{ReadFault, StateReader};
 use storage::{KeyRange, Kv, SharedResources, StateDb, StateIdentity, StorageError, WriteBatch};
 
+use super::born::{Born, at_once};
 use super::certified::Certificates;
 use super::count::{Count, under};
 use super::pace::Steps;
 use super::record::{self, Record};
 use crate::core::applied::AppliedRecord;
-use crate::core::birth::{Birth, BirthError, birth};
+use crate::core::birth::{BirthError, birth};
 use crate::core::follow::{Right, Side, Writes, follow};
 use crate::core::tally::{ChildTally, TallyError};
 use crate::server::followers::Followed;
@@ -138,7 +139,7 @@ pub fn remove(folder: &Path) -> Result<(), CopyError> {
     }
 }
 
-fn file(path: &Path, error: &std::io::Error) -> CopyError {
+pub(super) fn file(path: &Path, error: &std::io::Error) -> CopyError {
     CopyError::File { path: path.to_owned(), cause: error.to_string() }
 }
 
@@ -183,11 +184,11 @@ impl Parent {
 }
 
 /// One of them.
-struct OneCopy {
-    child: GroupId,
+pub(super) struct OneCopy {
+    pub(super) child: GroupId,
     prefix: BitPrefix,
-    db: StateDb,
-    leaves: Counted,
+    pub(super) db: StateDb,
+    pub(super) leaves: Counted,
 }
 
 impl OneCopy {
@@ -243,56 +244,9 @@ impl OneCopy {
     fn root(&mut self) -> SubtreeRoot {
         self.leaves.tree.subtree_root()
     }
-
-    /// Makes it the first state of its shard, durably, and then notes so beside it. Returns what is known of its leaves;
-    /// none where the shard has a state on this node already, and the copy goes.
-    fn become_born(
-        self,
-        place: &Place,
-        record: &Record,
-        birth: Birth,
-        beside: Writes,
-    ) -> Result<Option<(GroupId, Counted)>, CopyError> {
-        let Self { child, db, leaves, .. } = self;
-        let mut first = WriteBatch::new();
-        for range in birth.cut {
-            if let Some(end) = range.end {
-                first.delete_range(range.start, end);
-            }
-        }
-        first.append(batch(beside));
-        first.append(batch(birth.writes));
-        db.write(first)?;
-        db.flush()?;
-        // Closed before it is noted: whoever opens the shard finds it free.
-        drop(db);
-        let folder = record::folder(&place.data_dir, child);
-        if place.has_state(child) {
-            remove(&folder)?;
-            return Ok(None);
-        }
-        // Behind the state, and the seat is there since the copy was begun: what is noted is whole.
-        record.clone().born().write(&folder).map_err(|error| file(&folder, &error))?;
-        Ok(Some((child, leaves)))
-    }
 }
 
-/// Makes several copies first states. What takes time is the disk, so all are made durable, and noted, at once.
-fn at_once(
-    place: &Place,
-    copies: Vec<(OneCopy, Record, Birth, Writes)>,
-) -> Vec<Result<Option<(GroupId, Counted)>, CopyError>> {
-    std::thread::scope(|scope| {
-        let run = |(copy, record, birth, late): (OneCopy, Record, Birth, Writes)| {
-            scope.spawn(move || copy.become_born(place, &record, birth, late))
-        };
-        let running: Vec<_> = copies.into_iter().map(run).collect();
-        let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
-        ended.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
-}
-
-fn batch(writes: Writes) -> WriteBatch {
+pub(super) fn batch(writes: Writes) -> WriteBatch {
     let mut batch = WriteBatch::with_capacity(writes.len());
     for (key, value) in writes {
         match value {
@@ -480,6 +434,12 @@ impl Copies {
         self.sealed.iter().all(|sealed| sealed.as_ref().is_some_and(|sealed| sealed.seal.job == job.id))
     }
 
+    /// Whether any parent does.
+    #[must_use]
+    pub fn has_end(&self, job: &Job) -> bool {
+        self.sealed.iter().flatten().any(|sealed| sealed.seal.job == job.id)
+    }
+
     /// Hashes what has changed, so that little is left to be hashed at the seal.
     pub fn hash(&mut self) {
         match &mut self.shape {
@@ -529,12 +489,11 @@ impl Copies {
         Ok(())
     }
 
-    /// Makes the copies the first states of their shards, durably. Returns what is known of the leaves of each that has no
-    /// state on this node yet.
+    /// Makes the copies the first states of their shards, durably. Returns those that have no state on this node yet.
     ///
     /// # Errors
     /// [`CopyError::Birth`] when a parent does not stand at its seal, or the copies are not what it has certified.
-    pub fn births(self, parents: &[Parent]) -> Result<BTreeMap<GroupId, Counted>, CopyError> {
+    pub fn births(self, parents: &[Parent]) -> Result<BTreeMap<GroupId, Born>, CopyError> {
         let Self { place, record, shape, mut certificates, .. } = self;
         let databases = parents.iter().map(Parent::db).collect::<Result<Vec<_>, _>>()?;
         // One moment of each: a seal may be taken back while this goes on.

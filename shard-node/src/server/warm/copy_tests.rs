@@ -132,7 +132,9 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
     assert!(parents[0].is_sealed(), "who still makes a copy rests no more");
     let born = warm.births(&parents).expect("the shards begin");
     assert_eq!(born.keys().copied().collect::<Vec<_>>(), [LEFT, RIGHT]);
-    assert_eq!(born.values().map(|counted| counted.accounts).sum::<u64>(), original.parent.share.stand.lock().accounts);
+    // Whoever opens them by their names does so once they are closed.
+    let born: BTreeMap<GroupId, u64> = born.into_iter().map(|(child, born)| (child, born.counted.accounts)).collect();
+    assert_eq!(born.values().sum::<u64>(), original.parent.share.stand.lock().accounts);
 
     let cold_place = original.place("cold");
     let cold = Copies::make(&cold_place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
@@ -153,7 +155,52 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
         let (sender, _effects) = mpsc::channel(1);
         let opened = Replica::open(files, &genesis(), None, (NODE, child), VerifyMode::Ingest, sender);
         let (_, share) = opened.expect("its tree has the root of its first block");
-        assert_eq!(share.stand.lock().accounts, born[&child].accounts);
+        assert_eq!(share.stand.lock().accounts, born[&child]);
+    }
+}
+
+/// Where the system does not let it go along with its folder, it is closed and opened again.
+#[test]
+fn the_database_of_a_copy_stays_open_while_it_becomes_that_of_its_shard() {
+    let mut original = Original::new();
+    original.told(Message::AssetUpdate(asset()));
+    original.block(vec![mint(&client(LEFT), 100, 1)]);
+    original.told(Message::Seal(split_seal()));
+    let place = original.place("node");
+    let parents = [Parent { group: SHARD, share: original.parent.share.clone() }];
+    let copies = Copies::make(&place, &job(), &parents, &mut Steps::in_one_go(&|| false)).expect("a copy");
+    for (child, Born { counted, db }) in copies.births(&parents).expect("the shards begin") {
+        assert_eq!(db.is_some(), cfg!(target_os = "linux"), "{child}");
+        let (warm, folder) = (record::folder(&place.data_dir, child), place.data_dir.join(child.to_string()));
+        Record::settle(&warm, &folder).expect("settled");
+        let root = folder.join("state");
+        // Each time that a database is opened it begins another list of its files.
+        let lists = || -> Vec<_> {
+            let found = std::fs::read_dir(root.join("db-0000000000000001")).expect("a folder").flatten();
+            let mut names: Vec<_> = found.map(|entry| entry.file_name()).collect();
+            names.retain(|name| name.to_string_lossy().starts_with("MANIFEST"));
+            names
+        };
+        let (before, accounts) = (lists(), counted.accounts);
+        let known = Known { counted: Some(counted), db, first: None };
+        let files = Files { root: &root, resources: &place.resources, seal: LocalSeal::open(), known };
+        let (sender, _effects) = mpsc::channel(1);
+        let opened = Replica::open(files, &genesis(), None, (NODE, child), VerifyMode::Ingest, sender);
+        let (replica, share) = opened.expect("it has the root of its first block");
+        assert_eq!(lists() == before, cfg!(target_os = "linux"), "{child}");
+        assert_eq!(share.stand.lock().accounts, accounts);
+        // It is the state from here on: what it writes is there when it is opened again, by its name.
+        let db = share.state.db().expect("it is open");
+        assert!(db.is_quiet());
+        let mut more = WriteBatch::new();
+        more.put(b"Nmore".to_vec(), b"written".to_vec());
+        db.write(more).expect("a write");
+        db.flush().expect("a flush");
+        share.state.close();
+        drop((db, replica, share));
+        let db = StateDb::open(&root, &place.resources, place.identity(child), LocalSeal::open().cipher());
+        let found = db.expect("it is closed, and whole").get(b"Nmore").expect("it can be read");
+        assert_eq!(found.as_deref(), Some(&b"written"[..]), "{child}");
     }
 }
 

@@ -6,9 +6,10 @@
 //! Never does: open a child, or end a parent. [`super::hosting`] does, by the view.
 //!
 //! Nothing of a parent waits for a copy. One that falls behind, or meets an error, is thrown away and made anew. One that
-//! was lost with the process is made anew as well, unless it had become a first state: that is noted durably.
+//! was lost with the process is made anew as well, unless it had become a first state: that is noted, behind all that makes it one.
 
 mod aside;
+mod born;
 mod certified;
 mod copy;
 mod count;
@@ -34,6 +35,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::aside::aside;
+pub use self::born::Born;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
 use self::pace::{Pace, Steps};
@@ -44,7 +46,6 @@ use self::unflushed::unflushed_max;
 use crate::server::followers::{FOLLOWED_MAX, Following, ROOM_BYTES, Room};
 use crate::server::group::guarded_now;
 use crate::server::local::Hosted;
-use crate::server::replica::Counted;
 
 /// How long a thread waits for a block before it looks around.
 const LOOK: Duration = Duration::from_millis(25);
@@ -64,8 +65,8 @@ enum Stage {
     Making,
     /// They follow.
     Ready,
-    /// They are the first states of their shards, and this is known of each that nobody has asked for yet.
-    Born(BTreeMap<GroupId, Counted>),
+    /// They are the first states of their shards; those that nobody has asked for yet.
+    Born(BTreeMap<GroupId, Born>),
 }
 
 /// The copies of one job, with the thread that keeps them.
@@ -122,6 +123,8 @@ impl Warm {
         running.retain(|_, making| {
             let over = making.ended.is_cancelled() && making.stop.is_cancelled();
             if over {
+                // What nobody has asked for is closed before its folder goes.
+                *making.stage.lock() = Stage::Making;
                 // What has failed about a shard that never came is nothing to look after any more.
                 let mut failed = self.hosted.failed.write();
                 let never = making.job.children.iter().filter(|child| !view.committees.contains_key(&child.group));
@@ -180,8 +183,8 @@ impl Warm {
         running.values().filter(of_child).any(|making| !making.ended.is_cancelled())
     }
 
-    /// What is known of the leaves of a child that has just become one; once.
-    pub fn counted(&self, child: GroupId) -> Option<Counted> {
+    /// The first state of a child that has just become one; once.
+    pub fn born(&self, child: GroupId) -> Option<Born> {
         let running = self.running.lock();
         running.values().find_map(|making| match &mut *making.stage.lock() {
             Stage::Born(born) => born.remove(&child),
@@ -296,7 +299,6 @@ impl Making {
         while !self.stop.is_cancelled() {
             let error = match self.attempt(hosted, place, hurries) {
                 Ok(Some(born)) => {
-                    tracing::info!(job = %self.job.id, "the shards of a job have their first states here");
                     *self.stage.lock() = Stage::Born(born);
                     return;
                 }
@@ -338,7 +340,7 @@ impl Making {
         hosted: &Hosted,
         place: &Place,
         hurries: bool,
-    ) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
+    ) -> Result<Option<BTreeMap<GroupId, Born>>, CopyError> {
         let following = Following::new(FOLLOWED_MAX, &self.room);
         let mut parents = Vec::new();
         for (number, group) in self.job.kind.parents().into_iter().enumerate() {
@@ -372,7 +374,7 @@ impl Making {
         // A parent that has ended was not too fast for its copy.
         let ended = || parents.iter().find(|parent| parent.is_closed()).map(|parent| CopyError::Parent(parent.group));
         let (mut copies, following) = made.map_err(|error: CopyError| ended().unwrap_or(error))?;
-        let (mut unflushed, mut flushed) = (0, 0);
+        let (mut unflushed, mut flushed, mut first_end) = (0, 0, None);
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
                 return Ok(None);
@@ -391,6 +393,8 @@ impl Making {
                         copies.block(&parents, &followed)?;
                         unflushed += followed.bytes();
                     }
+                    // From the first one on payers wait.
+                    first_end = first_end.or_else(|| copies.has_end(&self.job).then(Instant::now));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The end that is kept here sends nothing, and stays.
@@ -413,7 +417,12 @@ impl Making {
                 *self.stage.lock() = Stage::Ready;
             }
         }
-        copies.births(&parents).map(Some)
+        let ended = Instant::now();
+        let apart_ms = first_end.map_or(Duration::ZERO, |first| ended.duration_since(first)).as_millis();
+        tracing::info!(job = %self.job.id, apart_ms, unflushed, "all parents of a job stand at their seals here");
+        let born = copies.births(&parents)?;
+        tracing::info!(job = %self.job.id, took_ms = ended.elapsed().as_millis(), "all first states of a job are here");
+        Ok(Some(born))
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// The file in the folder of a copy.
 const FILE: &str = "warm.json";
+/// The same, before it takes the place of an earlier one.
+const FRESH: &str = "warm.json.new";
 /// Start of the names of folders that hold copies.
 const FOLDER: &str = "warm-";
 
@@ -23,7 +25,7 @@ pub struct Record {
     parents: Vec<String>,
     /// The blocks that the copies of the parents were made at, left first; empty while they are being made.
     heights: Vec<u64>,
-    /// It is complete: it became the first state of the shard, durably.
+    /// It is complete: it became the first state of the shard, durably. That this is so may be forgotten, and then it is made anew.
     born: bool,
 }
 
@@ -66,7 +68,7 @@ impl Record {
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let new = !folder.exists();
         fs::create_dir_all(folder)?;
-        let fresh = folder.join("warm.json.new");
+        let fresh = folder.join(FRESH);
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
@@ -74,6 +76,17 @@ impl Record {
         File::open(folder)?.sync_all()?;
         // A folder that was there is one that an earlier record had made durable.
         folder.parent().filter(|_| new).map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+
+    /// Writes it into the folder of a copy, where there is one already. It is there for this process and for the next one, and
+    /// durable some time later: for what may be forgotten when the power is lost.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn note(&self, folder: &Path) -> io::Result<()> {
+        let fresh = folder.join(FRESH);
+        fs::write(&fresh, serde_json::to_vec(self)?)?;
+        fs::rename(&fresh, folder.join(FILE))
     }
 
     /// Reads that of a folder. One that cannot be read is as if there were none: the copy can be made anew.
@@ -126,10 +139,16 @@ mod tests {
         let record = Record::new(JobId(3), child, &[GroupId::shard(1)]);
         record.write(&warm).expect("written");
         assert_eq!((Record::read(&warm), copies(root.path())), (Some(record.clone()), vec![(child, warm.clone())]));
-        let born = record.at(vec![12]).born();
-        born.write(&warm).expect("written");
+        let at = record.at(vec![12]);
+        at.write(&warm).expect("written");
+        at.born().note(&warm).expect("noted");
         let found = Record::read(&warm).expect("it is there");
         assert!(found.is_born() && found.job() == JobId(3));
+        // As the power may leave it that is lost behind that: as if there were nothing.
+        fs::write(warm.join(FILE), b"").expect("emptied");
+        assert_eq!(Record::read(&warm), None);
+        found.note(&warm).expect("noted");
+        assert_eq!(Record::read(&warm), Some(found));
         let settled = root.path().join(child.to_string());
         Record::settle(&warm, &settled).expect("settled");
         assert!(settled.is_dir() && !warm.exists());
