@@ -193,7 +193,8 @@ fn a_shard_that_rests_shows_its_streams_by_themselves_and_is_compared() {
         world.now += 1;
         for shard in [0, 1] {
             show_headers(&mut world, shard).unwrap();
-            refuses(&mut world, streams_alone(&world, shard), Reject::AuditForm, "the round goes on");
+            let early = streams_alone(&world, shard);
+            refuses(&mut world, early, Reject::AuditForm, "the round goes on");
         }
         assert_eq!((world.flaws(), world.status().transits), (vec![], vec![]), "streams and sums are of one block");
         assert_eq!((upto_of(&world, 0), compared(&world, 0)), (Some(Height(1)), Some(Height(1))));
