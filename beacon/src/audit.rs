@@ -4,9 +4,9 @@
 //! Owns how far each group has been audited, what entered and left it until there, where its streams stood, what was
 //! found, and who is in quarantine. Takes nobody's word: a [`Trail`] is judged by the certificate at its end, evidence by
 //! the signatures in it. Never repairs anything, and never stops a group: routers refuse new work for one that is in
-//! quarantine, and everything else goes on. [`trail`] takes headers, [`flows`] adds up and compares, [`evidence`] judges
-//! proofs, [`quarantine`] keeps and releases marks, [`status`] shows it all, [`report`] is the file that can be judged
-//! offline.
+//! quarantine, and everything else goes on. [`trail`] takes headers, [`rounds`] says when streams are shown with them,
+//! [`flows`] adds up and compares, [`evidence`] judges proofs, [`quarantine`] keeps and releases marks, [`status`] shows it
+//! all, [`report`] is the file that can be judged offline.
 
 mod border;
 pub mod evidence;
@@ -15,6 +15,7 @@ mod legacy;
 mod lines;
 pub mod quarantine;
 pub mod report;
+pub mod rounds;
 pub mod status;
 pub mod trail;
 

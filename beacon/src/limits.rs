@@ -185,6 +185,9 @@ pub const AUDIT_TRAIL_BLOCKS_MAX: usize = 256;
 pub const AUDIT_TRAIL_BYTES_MAX: usize = 512 * 1024;
 /// Encoded trail or proof: headers, a certificate, and where all streams of a group stand.
 pub const AUDIT_BYTES_MAX: usize = AUDIT_TRAIL_BYTES_MAX + 2 * CHECKPOINT_BYTES_MAX + 2 * PEERS_MAX * 48;
+/// Streams that the audit is shown of a group in a second, over a long time. One with no more than these shows all of them with
+/// each trail; one with more shows all of them once in so many seconds that it comes to no more.
+pub const AUDIT_STREAMS_PER_S: u64 = 16;
 /// How many peers of a shard are compared again with theirs when a trail of it is taken: that of the shard may be what
 /// they waited for.
 pub const AUDIT_PEERS_AGAIN_MAX: usize = 16;
@@ -201,6 +204,7 @@ pub const AUDIT_REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(AUDIT_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a trail fits into a batch with other commands");
 const _: () = assert!(AUDIT_REPORT_BYTES_MAX < GRPC_BYTES_MAX, "a report is one answer");
+const _: () = assert!(AUDIT_STREAMS_PER_S > 0, "a round of the audit has an end");
 const _: () = assert!(CHECKPOINT_EVERY_BLOCKS < AUDIT_TRAIL_BLOCKS_MAX as u64, "trails catch up with checkpoints");
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(

@@ -278,6 +278,8 @@ fn peer(message: &PeerMessage) -> String {
             Some(after) => format!("asks for headers behind {after}"),
             None => "asks for all headers".to_owned(),
         },
+        PeerMessage::WantHeaders { after } => format!("asks for headers behind {after}, without streams"),
+        PeerMessage::WantStreams { at } => format!("asks where streams stand at {at}"),
         PeerMessage::Audit(entry) => format!("audit of {} (kind {})", entry.group(), entry.kind()),
         PeerMessage::Contribution(given) => {
             format!("contribution of node {} to epoch {}", given.node, given.epoch)

@@ -240,7 +240,7 @@ crate::rejections! {
         /// Committees too small for the target.
         LayoutRisk = 138, "layout_risk", "with as many bad nodes as the target counts with, a committee would hold more of them than it tolerates with a probability above the target", "give the groups more replicas, add nodes, or choose another target; 'seamark beacon plan' prints the risk";
         /// What is brought before the audit proves nothing.
-        AuditForm = 140, "audit_form", "what was brought before the audit proves nothing: headers that do not follow from each other, streams that the last one does not commit to, or signatures that do not hold", "none; it is dropped, and a sound one is asked for again";
+        AuditForm = 140, "audit_form", "what was brought before the audit proves nothing: headers that do not follow from each other, streams that the last one does not commit to, that are owed and left out or come too soon, or signatures that do not hold", "none; it is dropped, and a sound one is asked for again";
         /// A trail that does not continue what is audited.
         AuditGap = 141, "audit_gap", "the headers do not lead on from the last block of the group that is audited", "none; the beacon asks for those behind it";
         /// The group is in quarantine.

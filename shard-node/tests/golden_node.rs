@@ -171,6 +171,8 @@ fn every_peer_message() -> Vec<PeerMessage> {
             roots: shapes.iter().map(RootShape::root).collect(),
             shapes,
         }),
+        PeerMessage::WantHeaders { after: Height(6) },
+        PeerMessage::WantStreams { at: Height(7) },
     ]
 }
 
@@ -197,6 +199,8 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Contribution(_) => "contribution",
         PeerMessage::Report(_) => "report",
         PeerMessage::Sealed(_) => "sealed",
+        PeerMessage::WantHeaders { .. } => "want headers",
+        PeerMessage::WantStreams { .. } => "want streams",
     }
 }
 

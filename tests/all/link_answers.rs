@@ -31,7 +31,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 18;
+const KINDS: usize = 20;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -165,6 +165,8 @@ impl Asker {
                 &SecretKey::derive(b"nobody", b""),
             )),
             PeerMessage::Sealed(sealed),
+            PeerMessage::WantHeaders { after: Height(0) },
+            PeerMessage::WantStreams { at: Height(0) },
         ]
     }
 
@@ -242,6 +244,8 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::Contribution(_) => 15,
         PeerMessage::Report(_) => 16,
         PeerMessage::Sealed(_) => 17,
+        PeerMessage::WantHeaders { .. } => 18,
+        PeerMessage::WantStreams { .. } => 19,
     }
 }
 
@@ -265,7 +269,9 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Audit(_)
         | PeerMessage::Contribution(_)
         | PeerMessage::Report(_)
-        | PeerMessage::Sealed(_) => None,
+        | PeerMessage::Sealed(_)
+        | PeerMessage::WantHeaders { .. }
+        | PeerMessage::WantStreams { .. } => None,
     }
 }
 

@@ -6,8 +6,8 @@
 //! accounts keep it so; here it is checked without believing any shard's rules: one that books value which no channel has
 //! sent is found as soon as it is more than the channel has left.
 //!
-//! What comes back was given before. It is compared when the shards are audited to behind all that the channel has taken by
-//! what is audited of it, and the channel to behind all that they have taken from it.
+//! What comes back was given before. It is compared when the shards have shown their flows and streams to behind all that the
+//! channel has taken by what it has shown, and the channel its streams to behind all that they have taken from it.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,9 @@ use crate::audit::trail::Trail;
 use crate::audit::{Flaw, lines, note};
 use crate::registry;
 
-/// Compares what a trail may have changed: of a channel's all that it moved, of a shard's what it says of channels.
-pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, trail: &Trail) {
+/// Compares what a trail that shows streams may have changed: of a channel's all that it moved, of a shard's what it says of
+/// channels, which is in what was added to its sums (`moved`).
+pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, trail: &Trail, moved: &[AssetSums]) {
     let shown = &trail.certificate.header;
     let Some(layout) = registry::layout(view) else { return };
     let mut found: BTreeSet<(GroupId, AssetId)> = BTreeSet::new();
@@ -36,9 +37,9 @@ pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, trail: &Trail) {
             found.extend(sums.map(|sums| (shown.group, sums.asset)));
         }
     } else {
-        for line in trail.all().flat_map(|header| &header.value_flow) {
-            let peers = line.imported.iter().chain(&line.exported).map(|(peer, _)| *peer);
-            found.extend(peers.filter(is_channel).map(|channel| (channel, line.asset)));
+        for sums in moved {
+            let peers = sums.imported.keys().chain(sums.exported.keys()).copied();
+            found.extend(peers.filter(is_channel).map(|channel| (channel, sums.asset)));
         }
     }
     let channels: BTreeSet<GroupId> = found.iter().map(|(channel, _)| *channel).collect();
@@ -73,7 +74,7 @@ fn all_shards(layout: &Layout) -> impl Iterator<Item = GroupId> + '_ {
     living.chain(layout.lineage.iter().map(|entry| entry.group))
 }
 
-/// Whether what is audited of shards lies behind what the channel has taken, and what is audited of the channel behind what
+/// Whether what shards have shown lies behind what the channel has taken, and what the channel has shown behind what
 /// shards have taken from it.
 fn can_be_compared(view: &mut View<'_>, layout: &Layout, channel: GroupId) -> bool {
     let given = flows::streams(view, channel);

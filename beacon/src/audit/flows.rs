@@ -8,6 +8,10 @@
 //! anybody had sent them, votes among it, and so know the same of every transaction. Channels show no flows, only streams;
 //! what they bring back the main ledger measures itself, in its pair accounts.
 //!
+//! What is compared are sums as of the block at which the shard last showed its streams ([`rounds`]); what its headers say of
+//! later blocks is added up beside them until it shows its streams again. So sums and streams of a shard are always of one
+//! block, whatever block that is of another one.
+//!
 //! Sums count modulo 2^128: an asset may go to and fro for ever, and what is compared is whether two sums are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +25,13 @@ use ledger::ids::{AssetId, GroupId, GroupKind, Height, LayoutVersion};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
-use crate::audit::trail::{self, Trail};
-use crate::audit::{AUDIT_VERSION, Flaw, legacy, lines, note};
+use crate::audit::trail::Trail;
+use crate::audit::{AUDIT_VERSION, Flaw, legacy, lines, note, rounds};
 use crate::jobs::commit;
 use crate::registry;
 
-/// What a shard says of an asset, over all its audited blocks. All sums modulo 2^128.
+/// What a shard says of an asset, over all its audited blocks up to the one at which it last showed its streams; or, beside
+/// that, over those since. All sums modulo 2^128.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct AssetSums {
     /// Format version, [`AUDIT_VERSION`].
@@ -87,6 +92,19 @@ impl AssetSums {
         }
         flaw
     }
+
+    /// Adds what happened since.
+    fn take(&mut self, since: &Self) {
+        self.closing = since.closing;
+        self.minted = self.minted.wrapping_add(since.minted);
+        self.burned = self.burned.wrapping_add(since.burned);
+        for (sums, peers) in [(&mut self.imported, &since.imported), (&mut self.exported, &since.exported)] {
+            for (peer, amount) in peers {
+                let sum = sums.entry(*peer).or_default();
+                *sum = sum.wrapping_add(*amount);
+            }
+        }
+    }
 }
 
 /// Where a stream stands by one of its two ends.
@@ -107,14 +125,21 @@ impl StreamEnd {
 }
 
 const SUMS: &[u8] = b"audit-sums/";
+const SINCE: &[u8] = b"audit-since/";
 const SENT: &[u8] = b"audit-sent/";
 const TOOK: &[u8] = b"audit-took/";
 const LAYOUT: &[u8] = b"audit-layout/";
 
-/// Key of [`AssetSums`].
+/// Key of [`AssetSums`] up to the block at which the shard last showed its streams.
 #[must_use]
 pub fn sums_key(group: GroupId, asset: &AssetId) -> Vec<u8> {
     registry::key(SUMS, &[&group.0.to_be_bytes(), &asset.0])
+}
+
+/// Key of [`AssetSums`] over the blocks since, which begin with nothing but the asset's total. Only while there are such.
+#[must_use]
+pub fn since_key(group: GroupId, asset: &AssetId) -> Vec<u8> {
+    registry::key(SINCE, &[&group.0.to_be_bytes(), &asset.0])
 }
 
 /// Key of what a source says that it has sent to a destination: a [`StreamEnd`].
@@ -129,56 +154,99 @@ pub fn took_key(dest: GroupId, source: GroupId) -> Vec<u8> {
     registry::key(TOOK, &[&dest.0.to_be_bytes(), &source.0.to_be_bytes()])
 }
 
-/// Key of the layout that a group went by at the end of what is audited of it: a [`LayoutVersion`].
+/// Key of the layout that a group went by at the block at which it last showed its streams: a [`LayoutVersion`].
 #[must_use]
 pub fn layout_key(group: GroupId) -> Vec<u8> {
     registry::key(LAYOUT, &[&group.0.to_be_bytes()])
 }
 
-/// The layout that a group went by at the end of what is audited of it; the first one where nothing else was seen.
+/// The layout that a group went by at the block at which it last showed its streams; the first one where nothing else was
+/// seen.
 pub(crate) fn layout_of(view: &mut View<'_>, group: GroupId) -> LayoutVersion {
     view.load(&layout_key(group)).unwrap_or(LayoutVersion(1))
 }
 
-/// What a shard says of all its assets, by asset.
+/// What a shard says of all its assets, by asset, as of the block at which it last showed its streams.
 pub fn sums(view: &mut View<'_>, group: GroupId) -> Vec<AssetSums> {
     let prefix = registry::key(SUMS, &[&group.0.to_be_bytes()]);
     registry::family(view, &prefix).into_iter().map(|(_, sums)| sums).collect()
 }
 
-/// Adds the lines of a trail. Says whether one of them shows that the group broke the rules.
-pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool {
-    let last = &trail.certificate.header;
+/// All assets that a shard's headers have told of.
+pub(crate) fn assets(view: &mut View<'_>, group: GroupId) -> BTreeSet<AssetId> {
+    let since = registry::key(SINCE, &[&group.0.to_be_bytes()]);
+    let since = registry::family::<AssetSums>(view, &since).into_iter().map(|(_, sums)| sums.asset);
+    let mut assets: BTreeSet<AssetId> = since.collect();
+    assets.extend(sums(view, group).into_iter().map(|sums| sums.asset));
+    assets
+}
+
+/// What the lines of a trail came to.
+pub(crate) struct Added {
+    /// Whether one of them shows that the group broke the rules.
+    pub(crate) flawed: bool,
+    /// By asset, what was added to the sums that are compared: all that happened since the shard last showed its streams.
+    /// Nothing where it does not show them now.
+    pub(crate) moved: Vec<AssetSums>,
+}
+
+/// Adds the lines of new headers up to the last one, which was added before if there are none. Where the trail shows streams,
+/// the sums move on to its end.
+pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, last: &Header, news: &[&Header], shows: bool) -> Added {
     let group = last.group;
     let born = commit::born(view, group).is_some();
     let mut begun: Vec<(AssetId, u128)> = Vec::new();
-    let mut touched: BTreeMap<AssetId, AssetSums> = BTreeMap::new();
+    let mut since: BTreeMap<AssetId, AssetSums> = BTreeMap::new();
     let mut flaws = Vec::new();
-    for header in trail.all() {
+    for header in news {
         for line in &header.value_flow {
-            let sums = touched.entry(line.asset).or_insert_with(|| {
-                let known = view.load(&sums_key(group, &line.asset));
-                known.unwrap_or_else(|| {
-                    // What its parents left it: their headers say how much that was together, not of each half.
-                    let closing = if born { line.opening } else { 0 };
-                    if born {
-                        begun.push((line.asset, line.opening));
-                    }
-                    AssetSums { closing, ..AssetSums::new(group, line.asset) }
-                })
+            let sums = since.entry(line.asset).or_insert_with(|| {
+                if let Some(known) = view.load::<AssetSums>(&since_key(group, &line.asset)) {
+                    return known;
+                }
+                let before = view.load::<AssetSums>(&sums_key(group, &line.asset)).map(|before| before.closing);
+                // What its parents left it: their headers say how much that was together, not of each half.
+                let closing = before.unwrap_or(if born { line.opening } else { 0 });
+                if born && before.is_none() {
+                    begun.push((line.asset, line.opening));
+                }
+                AssetSums { closing, ..AssetSums::new(group, line.asset) }
             });
             flaws.extend(sums.add(line).map(|flaw| (header.height, flaw)));
         }
     }
-    for (asset, sums) in touched {
-        registry::put(view, sums_key(group, &asset), &sums);
-    }
+    let moved = if shows { move_on(view, group, since) } else { set_aside(view, since) };
     legacy::note_begun(view, at, last, &begun);
     let flawed = !flaws.is_empty();
     for (height, flaw) in flaws {
         note(view, at, group, height, flaw);
     }
-    flawed
+    Added { flawed, moved }
+}
+
+/// Keeps what happened since streams were shown, which are not shown now either.
+fn set_aside(view: &mut View<'_>, since: BTreeMap<AssetId, AssetSums>) -> Vec<AssetSums> {
+    for sums in since.into_values() {
+        registry::put(view, since_key(sums.group, &sums.asset), &sums);
+    }
+    Vec::new()
+}
+
+/// Adds what happened since streams were shown to the sums that are compared, and returns it.
+fn move_on(view: &mut View<'_>, group: GroupId, mut since: BTreeMap<AssetId, AssetSums>) -> Vec<AssetSums> {
+    let aside = registry::key(SINCE, &[&group.0.to_be_bytes()]);
+    for (key, known) in registry::family::<AssetSums>(view, &aside) {
+        registry::remove(view, key);
+        // Where new headers have lines of the asset, they were added to it.
+        since.entry(known.asset).or_insert(known);
+    }
+    for news in since.values() {
+        let key = sums_key(group, &news.asset);
+        let mut sums = view.load(&key).unwrap_or_else(|| AssetSums::new(group, news.asset));
+        sums.take(news);
+        registry::put(view, key, &sums);
+    }
+    since.into_values().collect()
 }
 
 /// Keeps where the streams stand at the end of a trail, and notes where both ends say the same of how much and not of
@@ -208,12 +276,13 @@ pub(crate) fn keep_streams(view: &mut View<'_>, at: &BlockContext, trail: &Trail
     }
 }
 
-/// How far a group is audited, where the header is the last one that was shown, of whichever group.
+/// Up to which block the flows and streams of a group count, where the header is the last one that was shown with streams, of
+/// whichever group.
 pub(crate) fn height_of(view: &mut View<'_>, group: GroupId, shown: &Header) -> Height {
     if group == shown.group {
         return shown.height;
     }
-    trail::audited(view, group).map(|audit| audit.height).unwrap_or_default()
+    rounds::upto(view, group).unwrap_or_default()
 }
 
 /// One of the two ends of all streams into a group, by source.
@@ -224,7 +293,7 @@ fn ends(view: &mut View<'_>, family: &[u8], dest: GroupId) -> BTreeMap<GroupId, 
     found.into_iter().filter_map(|(key, end)| Some((source(&key)?, end))).collect()
 }
 
-/// How far each stream into a group was sent and taken, by source, by what is audited. Without the beacon's, which moves no
+/// How far each stream into a group was sent and taken, by source, by what was shown. Without the beacon's, which moves no
 /// value and votes on none.
 pub(crate) fn streams(view: &mut View<'_>, group: GroupId) -> BTreeMap<GroupId, (u64, u64)> {
     let mut streams: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();

@@ -50,7 +50,7 @@ pub(crate) fn note_begun(view: &mut View<'_>, at: &BlockContext, shown: &Header,
     let mut assets: BTreeSet<AssetId> = begun.iter().map(|(asset, _)| *asset).collect();
     if layout.retired(shown.group) && is_whole(view, shown.group, shown) {
         for member in &members {
-            assets.extend(flows::sums(view, *member).into_iter().map(|sums| sums.asset));
+            assets.extend(flows::assets(view, *member));
         }
     }
     for asset in assets {
@@ -61,7 +61,7 @@ pub(crate) fn note_begun(view: &mut View<'_>, at: &BlockContext, shown: &Header,
     }
 }
 
-/// Whether a retired shard is audited to its end.
+/// Whether a retired shard is audited to its end, with its streams.
 fn is_whole(view: &mut View<'_>, group: GroupId, shown: &Header) -> bool {
     let end = registry::checkpoint(view, group).map(|last| last.height);
     end == Some(flows::height_of(view, group, shown))
@@ -79,7 +79,8 @@ fn word(view: &mut View<'_>, layout: &Layout, group: GroupId, asset: &AssetId, s
             Word::Said { begun, left: whole.then_some(sums.closing) }
         }
         (true, None) if whole => Word::Silent,
-        (true, None) => Word::Said { begun: None, left: None },
+        // Its first line may stand beside the sums, which go to where it last showed its streams.
+        (true, None) => Word::Said { begun: view.load(&begun_key(group, asset)), left: None },
     }
 }
 

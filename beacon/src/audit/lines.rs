@@ -8,11 +8,11 @@
 //! joined still against each line that it gave to. This finds every amount that one shard books and another one does not,
 //! and not which of the shards of a line is wrong.
 //!
-//! It is compared when nothing is on its way any more, by what is audited: all retired shards are audited to their ends; all
-//! that is concerned goes by the layout in force, has therefore told how far it has taken the streams of those that are gone,
-//! and has taken all that the living had sent it; and a shard that two were joined into has had blocks enough to take what
-//! its parents had sent each other. Concerned are both lines, and whoever holds what was written to them and waits: the
-//! children of those that wrote it. Until then the difference is shown as on its way.
+//! It is compared when nothing is on its way any more, by what was shown with streams: all retired shards are audited to
+//! their ends; all that is concerned goes by the layout in force, has therefore told how far it has taken the streams of those
+//! that are gone, and has taken all that the living had sent it; and a shard that two were joined into has had blocks enough
+//! to take what its parents had sent each other. Concerned are both lines, and whoever holds what was written to them and
+//! waits: the children of those that wrote it. Until then the difference is shown as on its way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +113,7 @@ pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, layout: Layout, gr
     all
 }
 
-/// Whether all retired shards are audited to their ends: until then nobody knows what they have written.
+/// Whether all retired shards are audited to their ends, with their streams: until then nobody knows what they have written.
 pub(crate) fn retired_are_whole(view: &mut View<'_>, layout: &Layout, shown: &Header) -> bool {
     layout.lineage.iter().all(|entry| {
         let end = registry::checkpoint(view, entry.group).map(|last| last.height);

@@ -24,8 +24,8 @@ pub struct GroupState {
     pub audited: Option<GroupAudit>,
 }
 
-/// What one shard has given to another, by what is audited, where the two do not say the same: it is on its way, or one of
-/// them is audited further. A shard that was cut or joined stands for all that came from each other, by the lowest number;
+/// What one shard has given to another, as of the blocks at which they last showed their streams, where the two do not say the
+/// same: it is on its way, or one of them has shown them later. A shard that was cut or joined stands for all that came from each other, by the lowest number;
 /// what they have given is shown as one amount, to all shards together (`to` is `from`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Transit {

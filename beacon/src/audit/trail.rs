@@ -2,7 +2,8 @@
 //!
 //! Each header names the hash of the one before it, so the one certificate at the end binds all of them: no header in
 //! between needs signatures. The beacon checks that a trail leads on from where the group is audited, adds up what the
-//! headers say of value, and keeps where the streams stand at its end.
+//! headers say of value, and keeps where the streams stand at its end. Where they are many, not every trail shows them:
+//! [`rounds`] says which does.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::stream::{self, StreamLeaf};
@@ -16,7 +17,7 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::audit::evidence::{self, Proof};
-use crate::audit::{AUDIT_VERSION, border, flows};
+use crate::audit::{AUDIT_VERSION, border, flows, rounds};
 use crate::jobs::commit;
 use crate::limits::{AUDIT_PEERS_AGAIN_MAX, AUDIT_TRAIL_BLOCKS_MAX};
 use crate::registry::{self, Checkpoint};
@@ -30,9 +31,9 @@ pub struct Trail {
     pub headers: Vec<Header>,
     /// The last one, certified.
     pub certificate: Certificate,
-    /// Below the last header's `outbox_root`, sorted by destination.
+    /// Below the last header's `outbox_root`, sorted by destination. Nothing where streams are left out.
     pub outbox: Vec<StreamLeaf>,
-    /// Below its `inbox_cursors_root`, sorted by source.
+    /// Below its `inbox_cursors_root`, sorted by source. Nothing where streams are left out.
     pub inbox: Vec<StreamLeaf>,
 }
 
@@ -63,7 +64,7 @@ impl Trail {
         self.version == AUDIT_VERSION && self.headers.len() < AUDIT_TRAIL_BLOCKS_MAX
     }
 
-    /// Whether the streams are those that the last header commits to.
+    /// Whether the streams are all of those that the last header commits to.
     #[must_use]
     pub fn shows_streams(&self) -> bool {
         let header = &self.certificate.header;
@@ -131,8 +132,8 @@ pub struct GroupAudit {
     pub taken: Height,
     /// Its time.
     pub taken_ms: TimeMs,
-    /// The last block at which all mail to and from the group had been taken, so that its flows could be compared with
-    /// those of its peers.
+    /// The last block at which the group showed its streams and all mail to and from it had been taken, so that its flows
+    /// could be compared with those of its peers.
     pub compared: Option<Height>,
 }
 
@@ -173,11 +174,34 @@ fn begins(view: &mut View<'_>, header: &Header) -> bool {
     header.height == Height(0) && header.parents == [parent]
 }
 
+/// How a trail goes on from what is audited of its group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// By its headers.
+    On,
+    /// It shows where the streams stand at the audited block, which is not known.
+    Streams,
+}
+
+fn step(view: &mut View<'_>, before: Option<&GroupAudit>, trail: &Trail) -> Result<Step, Reject> {
+    let last = &trail.certificate.header;
+    let follows = match before {
+        Some(before) => before.place().leads_to(trail.first()),
+        None => begins(view, trail.first()),
+    };
+    let again = before.is_some_and(|before| trail.headers.is_empty() && before.header_hash == last.hash());
+    match (follows, again) {
+        (true, _) => Ok(Step::On),
+        (false, true) if rounds::upto(view, last.group) < Some(last.height) => Ok(Step::Streams),
+        (false, _) => Err(Reject::AuditGap),
+    }
+}
+
 /// Takes a trail.
 ///
 /// # Errors
-/// [`Reject::WrongCluster`]; [`Reject::AuditForm`] when it is no chain, goes on behind the seal of a retired shard, or its
-/// certificate does not hold;
+/// [`Reject::WrongCluster`]; [`Reject::AuditForm`] when it is no chain, goes on behind the seal of a retired shard, does not show
+/// the streams that it has to or shows what it has not to, or its certificate does not hold;
 /// [`Reject::AuditGap`] when it does not lead on from what is audited; [`Reject::CommitteeUnknown`]. The view is then
 /// unchanged.
 pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Result<(), Reject> {
@@ -188,19 +212,17 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
     }
     // What a channel moves only its members see.
     let open = group.kind() == Some(GroupKind::Shard);
-    let shown = open || trail.all().all(|header| header.value_flow.is_empty());
-    if group == GroupId::BEACON || !shown || !trail.links(&at.cluster) || !trail.shows_streams() {
+    let sealed = open || trail.all().all(|header| header.value_flow.is_empty());
+    if group == GroupId::BEACON || !sealed || !trail.links(&at.cluster) {
         return Err(Reject::AuditForm);
     }
     if ended(view, group).is_some_and(|end| last.height > end.height) {
         return Err(Reject::AuditForm);
     }
     let before = audited(view, group);
-    let follows = match &before {
-        Some(before) => before.place().leads_to(trail.first()),
-        None => begins(view, trail.first()),
-    };
-    if !follows {
+    let step = step(view, before.as_ref(), trail)?;
+    let shows = rounds::judge(view, at, trail)?;
+    if step == Step::Streams && !shows {
         return Err(Reject::AuditGap);
     }
     let committee = registry::committee_by_hash(view, group, &last.committee_hash).ok_or(Reject::CommitteeUnknown)?;
@@ -215,11 +237,20 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
         evidence::against_group(view, at, group, height, &Proof::Fork { certificate, trail: trail.clone() });
         return Ok(());
     }
-    let flawed = open && flows::add(view, at, trail);
-    if flawed {
-        evidence::against_group(view, at, group, last.height, &Proof::Unbalanced(trail.clone()));
+    let mut moved = Vec::new();
+    if open {
+        // The lines of a block are added up once.
+        let news: Vec<&Header> = if step == Step::On { trail.all().collect() } else { Vec::new() };
+        let added = flows::add(view, at, last, &news, shows);
+        if added.flawed {
+            evidence::against_group(view, at, group, last.height, &Proof::Unbalanced(trail.clone()));
+        }
+        moved = added.moved;
     }
-    flows::keep_streams(view, at, trail);
+    if shows {
+        flows::keep_streams(view, at, trail);
+        rounds::keep(view, at, trail);
+    }
     let mut audit = GroupAudit {
         version: AUDIT_VERSION,
         group,
@@ -232,14 +263,16 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
         taken_ms: at.time_ms,
         compared: before.and_then(|before| before.compared),
     };
-    if open && flows::compare(view, at, group, last) {
+    if open && shows && flows::compare(view, at, group, last) {
         audit.compared = Some(last.height);
     }
     registry::put(view, audited_key(group), &audit);
-    if open {
+    if open && shows {
         compare_peers(view, at, last);
     }
-    border::compare(view, at, trail);
+    if shows {
+        border::compare(view, at, trail, &moved);
+    }
     Ok(())
 }
 
@@ -257,11 +290,12 @@ fn compare_peers(view: &mut View<'_>, at: &BlockContext, shown: &Header) {
     let (before, behind): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| *peer < shown.group);
     let mut tried = 0;
     for peer in behind.into_iter().chain(before) {
-        let Some(mut audit) = audited(view, peer).filter(|audit| audit.compared != Some(audit.height)) else {
+        let upto = rounds::upto(view, peer);
+        let Some(mut audit) = audited(view, peer).filter(|audit| audit.compared != upto) else {
             continue;
         };
         if flows::compare(view, at, peer, shown) {
-            audit.compared = Some(audit.height);
+            audit.compared = upto;
             registry::put(view, audited_key(peer), &audit);
         }
         tried += 1;

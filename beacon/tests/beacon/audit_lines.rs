@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use beacon::audit::rounds::{Due, due};
 use beacon::audit::trail::audited;
 use beacon::audit::{AUDIT_VERSION, AuditEntry, Flaw, Trail, apply, findings};
 use beacon::registry::{self, Checkpoint};
@@ -28,6 +29,8 @@ use crate::jobs::sign;
 use crate::support::{NOW, State, at, certified, genesis, settle, state_of};
 
 const ACCOUNTS: usize = 16;
+/// Channels that shards have written to, where a round is to last eight seconds.
+const MANY: u32 = 100;
 const ASSET: AssetId = AssetId([1; 16]);
 
 fn partition(account: usize) -> Hash32 {
@@ -102,10 +105,14 @@ struct World {
     lie: Option<Lie>,
     imports: usize,
     births: usize,
+    /// Channels that each shard has written to. Where they are many, not each trail shows streams.
+    others: u32,
+    /// The beacon's time.
+    now: u64,
 }
 
 impl World {
-    fn new(lie: Option<Lie>) -> Self {
+    fn new(lie: Option<Lie>, others: u32) -> Self {
         let genesis = genesis();
         let (state, layout) = (state_of(&genesis), genesis.layout.clone());
         let shard = |group: GroupId, prefix: BitPrefix| Shard {
@@ -115,14 +122,15 @@ impl World {
             told: VecDeque::new(),
             headers: Vec::new(),
             shown: 0,
-            outs: BTreeMap::new(),
+            outs: outs(others),
             ins: BTreeMap::new(),
             kept: Vec::new(),
             total: 0,
         };
         let shards = layout.shards.iter().map(|one| (one.group, shard(one.group, one.prefix))).collect();
         let balances = [0; ACCOUNTS];
-        let mut world = Self { genesis, state, layout, shards, balances, sent: 0, lie, imports: 0, births: 0 };
+        let (sent, imports, births, now) = (0, 0, 0, NOW);
+        let mut world = Self { genesis, state, layout, shards, balances, sent, lie, imports, births, others, now };
         for group in world.living() {
             world.close(group, Work::default(), 0);
         }
@@ -445,7 +453,7 @@ impl World {
             told: VecDeque::new(),
             headers: Vec::new(),
             shown: 0,
-            outs: BTreeMap::new(),
+            outs: outs(self.others),
             ins: BTreeMap::new(),
             kept,
             total: total + more,
@@ -454,20 +462,25 @@ impl World {
         self.shards.insert(group, shard);
     }
 
-    /// Shows the audit all of a shard that it has not seen.
+    /// Shows the audit all of a shard that it has not seen, with its streams where the round has it so.
     fn show(&mut self, group: GroupId) {
+        self.now += 300;
+        let due = due(&mut View::new(&self.state), group, TimeMs(self.now));
         let shard = self.shard(group);
         let mut headers = shard.headers[shard.shown..].to_vec();
         let Some(last) = headers.pop() else { return };
         shard.shown = shard.headers.len();
-        let trail = Trail {
+        let mut trail = Trail {
             version: AUDIT_VERSION,
             headers,
             certificate: sign(last, &shard.committee),
             outbox: shard.outs.iter().map(|(peer, out)| out.stream.leaf(*peer)).collect(),
             inbox: shard.ins.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect(),
         };
-        let context = at(&self.genesis, NOW);
+        if due == Due::Early {
+            (trail.outbox, trail.inbox) = (Vec::new(), Vec::new());
+        }
+        let context = at(&self.genesis, self.now);
         self.state = settle(&self.state, |view| {
             assert_eq!(apply(view, &context, &AuditEntry::Trail(trail)), Ok(Vec::new()), "{group}");
         });
@@ -497,6 +510,8 @@ impl World {
             self.mint(account, 1);
         }
         for _ in 0..2 {
+            // Longer than any round here.
+            self.now += 60_000;
             for group in self.living() {
                 self.close(group, Work::default(), 0);
             }
@@ -526,6 +541,16 @@ impl World {
     }
 }
 
+/// Streams to so many channels, which carry no value.
+fn outs(others: u32) -> BTreeMap<GroupId, Out> {
+    let written = |channel| {
+        let mut out = Out::default();
+        out.stream.push(&[1]);
+        (GroupId::channel(channel), out)
+    };
+    (1..=others).map(written).collect()
+}
+
 impl Shard {
     fn push(&mut self, header: Header) {
         let outbox: Vec<_> = self.outs.iter().map(|(peer, out)| out.stream.leaf(*peer)).collect();
@@ -546,9 +571,14 @@ fn events() -> impl Strategy<Value = Vec<(u8, usize, usize, u128)>> {
     prop::collection::vec((0u8..16, 0..ACCOUNTS, 0..ACCOUNTS, 1u128..100), 20..120)
 }
 
+/// So few other streams that each trail shows all, or so many that most do not.
+fn others() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), Just(MANY)]
+}
+
 /// Enough that every shard has something, so that payments move value.
-fn begin(lie: Option<Lie>) -> World {
-    let mut world = World::new(lie);
+fn begin(lie: Option<Lie>, others: u32) -> World {
+    let mut world = World::new(lie, others);
     for account in 0..ACCOUNTS {
         world.mint(account, 1_000);
     }
@@ -562,8 +592,8 @@ fn compared(world: &World, group: GroupId) -> bool {
 
 #[test]
 fn a_credit_on_its_way_to_a_shard_that_is_cut_is_not_missed_and_one_made_up_is() {
-    for lie in [None, Some(Lie::Import(0, 1))] {
-        let mut world = begin(lie);
+    for (lie, others) in [None, Some(Lie::Import(0, 1))].into_iter().flat_map(|lie| [(lie, 0), (lie, MANY)]) {
+        let mut world = begin(lie, others);
         world.pay(0, 15, 10);
         world.split(15);
         world.come_to_rest();
@@ -582,8 +612,8 @@ fn a_credit_on_its_way_to_a_shard_that_is_cut_is_not_missed_and_one_made_up_is()
 
 #[test]
 fn a_credit_of_a_shard_that_is_cut_is_passed_on_and_counted_once() {
-    for lie in [None, Some(Lie::Import(1, 1))] {
-        let mut world = begin(lie);
+    for (lie, others) in [None, Some(Lie::Import(1, 1))].into_iter().flat_map(|lie| [(lie, 0), (lie, MANY)]) {
+        let mut world = begin(lie, others);
         world.pay(0, 15, 10);
         // Neither has taken it when the giver goes, and then the taker.
         world.split(0);
@@ -603,7 +633,7 @@ fn a_credit_of_a_shard_that_is_cut_is_passed_on_and_counted_once() {
 #[test]
 fn children_begin_with_what_was_left_to_them_also_where_shards_between_said_nothing() {
     for (birth, found) in [(None, false), (Some(0), true), (Some(1), true)] {
-        let mut world = begin(birth.map(|at| Lie::Birth(at, 5)));
+        let mut world = begin(birth.map(|at| Lie::Birth(at, 5)), 0);
         // Cut, and joined again, without a payment between.
         world.split(0);
         if birth.is_none() {
@@ -620,8 +650,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn honest_shards_are_never_contradicted_and_all_are_compared_at_rest(events in events()) {
-        let mut world = begin(None);
+    fn honest_shards_are_never_contradicted_and_all_are_compared_at_rest(events in events(), others in others()) {
+        let mut world = begin(None, others);
         for event in events {
             world.happen(event);
             prop_assert_eq!(world.flaws(), [], "after {:?}", event);
@@ -635,12 +665,16 @@ proptest! {
     }
 
     #[test]
-    fn a_unit_that_is_booked_by_one_side_alone_is_found(events in events(), place in any::<prop::sample::Index>()) {
-        let mut honest = begin(None);
+    fn a_unit_that_is_booked_by_one_side_alone_is_found(
+        events in events(),
+        others in others(),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut honest = begin(None, others);
         events.iter().for_each(|event| honest.happen(*event));
         honest.come_to_rest();
         prop_assume!(honest.imports > 0);
-        let mut world = begin(Some(Lie::Import(place.index(honest.imports), 1)));
+        let mut world = begin(Some(Lie::Import(place.index(honest.imports), 1)), others);
         events.iter().for_each(|event| world.happen(*event));
         world.come_to_rest();
         let flaws = world.flaws();
@@ -649,12 +683,16 @@ proptest! {
     }
 
     #[test]
-    fn a_unit_that_a_child_begins_with_too_much_is_found(events in events(), place in any::<prop::sample::Index>()) {
-        let mut honest = begin(None);
+    fn a_unit_that_a_child_begins_with_too_much_is_found(
+        events in events(),
+        others in others(),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut honest = begin(None, others);
         events.iter().for_each(|event| honest.happen(*event));
         honest.come_to_rest();
         prop_assume!(honest.births > 0);
-        let mut world = begin(Some(Lie::Birth(place.index(honest.births), 1)));
+        let mut world = begin(Some(Lie::Birth(place.index(honest.births), 1)), others);
         events.iter().for_each(|event| world.happen(*event));
         world.come_to_rest();
         let flaws = world.flaws();

@@ -142,18 +142,18 @@ impl Replica {
                 Ok(None) => {}
                 Err(error) => out.push(Effect::Broken(error)),
             },
-            driver::Output::AskTrail { group, node, certified } => {
-                match trail::missed(&KvState { kv: &self.kv, hide_receipts: false }, group, certified) {
-                    Ok(Some(after)) => {
-                        let message = Box::new(PeerMessage::WantTrail { after });
+            driver::Output::AskTrail { group, node, certified, now } => {
+                match trail::missed(&KvState { kv: &self.kv, hide_receipts: false }, group, certified, now) {
+                    Ok(Some(wanted)) => {
+                        let message = Box::new(PeerMessage::want(wanted));
                         out.push(Effect::Send(node, Wire::Peer { group, message }));
                     }
                     Ok(None) => {}
                     Err(fault) => out.push(Effect::Broken(fault.to_string())),
                 }
             }
-            driver::Output::GiveTrail { node, after } => {
-                match trail::behind(&KvState { kv: &self.kv, hide_receipts: false }, after) {
+            driver::Output::GiveTrail { node, wanted } => {
+                match trail::given(&KvState { kv: &self.kv, hide_receipts: false }, wanted) {
                     Ok(Some(trail)) => {
                         let message = Box::new(PeerMessage::Audit(Box::new(AuditEntry::Trail(trail))));
                         out.push(Effect::Send(node, Wire::Peer { group: GroupId::BEACON, message }));

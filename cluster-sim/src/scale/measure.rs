@@ -167,7 +167,12 @@ impl Bench {
 
     /// An entry for the next block.
     fn entry(&self, commands: Vec<Command>) -> Bytes {
-        let stamp_ms = TimeMs(self.begun.applied.time_ms.0 + 1);
+        self.entry_in(1, commands)
+    }
+
+    /// An entry for a block so many milliseconds behind the last one.
+    fn entry_in(&self, ms: u64, commands: Vec<Command>) -> Bytes {
+        let stamp_ms = TimeMs(self.begun.applied.time_ms.0 + ms);
         Entry { version: ENTRY_VERSION, stamp_ms, commands }.encode().into()
     }
 

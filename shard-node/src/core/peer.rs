@@ -11,6 +11,17 @@ use ledger::certificate::{Attestation, Certificate};
 use ledger::ids::{GroupId, Height, NodeId};
 use ledger::merkle::MerklePath;
 
+/// What the beacon's audit wants of a group, where its headers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The headers behind a block, or all of them, and where the streams stand at the last one.
+    Trail(Option<Height>),
+    /// The headers behind a block, without the streams.
+    Headers(Height),
+    /// Where the streams stand at a block, the last one that is audited.
+    Streams(Height),
+}
+
 /// One message to the replica of a group on a node. Variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum PeerMessage {
@@ -84,6 +95,17 @@ pub enum PeerMessage {
     Report(JobReport),
     /// A shard's proof for the beacon that it is sealed.
     Sealed(SealedProof),
+    /// As [`PeerMessage::WantTrail`], without the streams: a group with many of them does not show them each time.
+    WantHeaders {
+        /// The last block that is audited.
+        after: Height,
+    },
+    /// A replica of the beacon misses where the streams of the receiving group stand at the last block that is audited.
+    /// Answered with [`PeerMessage::Audit`], or not at all.
+    WantStreams {
+        /// The block.
+        at: Height,
+    },
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -104,6 +126,27 @@ impl PeerMessage {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Asks for what the audit wants.
+    #[must_use]
+    pub const fn want(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Trail(after) => Self::WantTrail { after },
+            Wanted::Headers(after) => Self::WantHeaders { after },
+            Wanted::Streams(at) => Self::WantStreams { at },
+        }
+    }
+
+    /// What is asked for on behalf of the audit, if anything is.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Self::WantTrail { after } => Some(Wanted::Trail(*after)),
+            Self::WantHeaders { after } => Some(Wanted::Headers(*after)),
+            Self::WantStreams { at } => Some(Wanted::Streams(*at)),
+            _ => None,
+        }
     }
 
     /// The block of the receiver's own group that the message is about; `None` where it is about another group, or
@@ -128,7 +171,9 @@ impl PeerMessage {
             | Self::Audit(_)
             | Self::Contribution(_)
             | Self::Report(_)
-            | Self::Sealed(_) => None,
+            | Self::Sealed(_)
+            | Self::WantHeaders { .. }
+            | Self::WantStreams { .. } => None,
         }
     }
 }

@@ -1,24 +1,26 @@
-//! Trails for the audit: which headers the beacon misses of a group, and those headers, read from state.
+//! Trails for the audit: what the beacon misses of a group's headers and streams, and these, read from state.
 //!
 //! Both run where the host reads: the first in a replica of the beacon, the second in one of the group, or, of a shard that
 //! is gone, in one of a shard that came of it. Pure.
 
 use beacon::audit::AUDIT_VERSION;
+use beacon::audit::rounds::{self, Due};
 use beacon::audit::trail::audited;
 use beacon::limits::{AUDIT_BYTES_MAX, AUDIT_RETIRED_ASKED_MAX, AUDIT_TRAIL_BLOCKS_MAX, AUDIT_TRAIL_BYTES_MAX};
 use beacon::{AuditEntry, Trail};
 use ledger::certificate::Certificate;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height};
+use ledger::ids::{GroupId, Height, TimeMs};
 use ledger::lineage::{BornShard, Origin, Segment};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::AppliedRecord;
+use crate::core::peer::Wanted;
 use crate::core::records::BlockRecord;
 
-/// Behind which block the beacon misses headers of a group that has certified this height: `Some(None)` when it has none
-/// at all, `None` when it misses nothing.
+/// What the beacon misses of a group that has certified this height, at a moment of its time: headers, with the streams where
+/// they may be shown by now, or the streams alone of a group that rests. `None` when it misses nothing.
 ///
 /// # Errors
 /// [`ReadFault`] when the medium fails.
@@ -26,21 +28,29 @@ pub fn missed(
     reader: &dyn StateReader,
     group: GroupId,
     certified: Height,
-) -> Result<Option<Option<Height>>, ReadFault> {
+    now: TimeMs,
+) -> Result<Option<Wanted>, ReadFault> {
     let mut view = View::new(reader);
     let after = audited(&mut view, group).map(|audit| audit.height);
+    let early = rounds::due(&mut view, group, now) == Due::Early;
+    let unknown = rounds::upto(&mut view, group) < after;
     if let Some(fault) = view.fault() {
         return Err(fault.clone());
     }
-    Ok(after.is_none_or(|after| after < certified).then_some(after))
+    Ok(match after {
+        Some(after) if after < certified && early => Some(Wanted::Headers(after)),
+        Some(after) if after == certified && unknown && !early => Some(Wanted::Streams(after)),
+        Some(after) if after >= certified => None,
+        after => Some(Wanted::Trail(after)),
+    })
 }
 
-/// Which shards that a group came from are not audited to their ends, and behind which block each: those that it came from
-/// last first, [`AUDIT_RETIRED_ASKED_MAX`] at most.
+/// What the beacon misses of shards that a group came from, until they are audited to their ends with their streams: those
+/// that it came from last first, [`AUDIT_RETIRED_ASKED_MAX`] at most.
 ///
 /// # Errors
 /// [`ReadFault`] when the medium fails.
-pub fn missed_before(reader: &dyn StateReader, group: GroupId) -> Result<Vec<(GroupId, Option<Height>)>, ReadFault> {
+pub fn missed_before(reader: &dyn StateReader, group: GroupId) -> Result<Vec<(GroupId, Wanted)>, ReadFault> {
     let mut view = View::new(reader);
     let (mut missed, mut known) = (Vec::new(), vec![group]);
     let mut next = 0;
@@ -53,7 +63,9 @@ pub fn missed_before(reader: &dyn StateReader, group: GroupId) -> Result<Vec<(Gr
             known.push(end.group);
             let after = audited(&mut view, end.group).map(|audit| audit.height);
             if after.is_none_or(|after| after < end.height) {
-                missed.push((end.group, after));
+                missed.push((end.group, Wanted::Trail(after)));
+            } else if rounds::upto(&mut view, end.group).is_none_or(|upto| upto < end.height) {
+                missed.push((end.group, Wanted::Streams(end.height)));
             }
         }
     }
@@ -64,12 +76,12 @@ pub fn missed_before(reader: &dyn StateReader, group: GroupId) -> Result<Vec<(Gr
     }
 }
 
-/// The headers behind a block of a shard that is gone, from the chain that a shard which came of it has inherited; as
-/// [`behind`]. `None` also where this one did not come of it.
+/// What is wanted of a shard that is gone, from the chain that a shard which came of it has inherited; as [`given`]. `None`
+/// also where this one did not come of it.
 ///
 /// # Errors
 /// [`ReadFault`] when the medium fails.
-pub fn lent(reader: &dyn StateReader, gone: GroupId, after: Option<Height>) -> Result<Option<Trail>, ReadFault> {
+pub fn lent(reader: &dyn StateReader, gone: GroupId, wanted: Wanted) -> Result<Option<Trail>, ReadFault> {
     let mut view = View::new(reader);
     let origin: Option<Origin> = view.load(&schema::origin());
     let of = |segments: &[Segment]| segments.iter().find(|segment| segment.group == gone).copied();
@@ -79,7 +91,7 @@ pub fn lent(reader: &dyn StateReader, gone: GroupId, after: Option<Height>) -> R
     });
     let trail = found.and_then(|(segment, archived)| {
         let key = |plain: Vec<u8>| if archived { schema::archived(gone, &plain) } else { plain };
-        stretch(&mut view, (segment.from, segment.to), after, key)
+        read(&mut view, (segment.from, segment.to), wanted, &key)
     });
     match view.fault() {
         Some(fault) => Err(fault.clone()),
@@ -87,34 +99,60 @@ pub fn lent(reader: &dyn StateReader, gone: GroupId, after: Option<Height>) -> R
     }
 }
 
-/// The headers behind a block, as many as one trail takes, up to the last of them that is certified here. `None` when no
-/// certificate is kept of any of them, or they are too large.
+/// What is wanted of this group: headers behind a block, as many as one trail takes, up to the last of them that is certified
+/// here, or the streams at a block. `None` when no certificate is kept of any of them, or they are too large.
 ///
 /// # Errors
 /// [`ReadFault`] when the medium fails.
-pub fn behind(reader: &dyn StateReader, after: Option<Height>) -> Result<Option<Trail>, ReadFault> {
+pub fn given(reader: &dyn StateReader, wanted: Wanted) -> Result<Option<Trail>, ReadFault> {
     let mut view = View::new(reader);
-    let trail = collect(&mut view, after);
+    let trail = collect(&mut view, wanted);
     match view.fault() {
         Some(fault) => Err(fault.clone()),
         None => Ok(trail),
     }
 }
 
-fn collect(view: &mut View<'_>, after: Option<Height>) -> Option<Trail> {
+fn collect(view: &mut View<'_>, wanted: Wanted) -> Option<Trail> {
     let applied: AppliedRecord = view.load(&schema::applied())?;
     // Blocks before the first one of a shard that others were cut or joined into are theirs.
     let first = view.load::<Origin>(&schema::origin()).map_or(0, |origin| origin.first.0);
-    stretch(view, (Height(first), applied.height), after, |plain| plain)
+    read(view, (Height(first), applied.height), wanted, &|plain| plain)
 }
 
-/// Of the blocks from one to another one those behind a block, where they stand under these keys.
+/// Where rows of a chain stand that are known by their keys in a chain of the group's own.
+type Place<'a> = &'a dyn Fn(Vec<u8>) -> Vec<u8>;
+
+/// Of the blocks from one to another one what is wanted, where they stand under these keys.
+fn read(view: &mut View<'_>, of: (Height, Height), wanted: Wanted, key: Place<'_>) -> Option<Trail> {
+    let (headers, certificate) = match wanted {
+        Wanted::Trail(after) => stretch(view, of, after, key)?,
+        Wanted::Headers(after) => stretch(view, of, Some(after), key)?,
+        Wanted::Streams(at) if (of.0..=of.1).contains(&at) => {
+            let header: Header = view.load(&key(schema::header(at)))?;
+            (Vec::new(), certificate_of(view, &header, key)?)
+        }
+        Wanted::Streams(_) => return None,
+    };
+    let (outbox, inbox) = match wanted {
+        Wanted::Headers(_) => (Vec::new(), Vec::new()),
+        Wanted::Trail(_) | Wanted::Streams(_) => {
+            let block: BlockRecord = view.load(&key(schema::block(certificate.header.height)))?;
+            (block.outbox, block.inbox)
+        }
+    };
+    let trail = Trail { version: AUDIT_VERSION, headers, certificate, outbox, inbox };
+    let fits = borsh::object_length(&AuditEntry::Trail(trail.clone())).is_ok_and(|bytes| bytes <= AUDIT_BYTES_MAX);
+    fits.then_some(trail)
+}
+
+/// Those of the blocks that stand behind a block: headers, and the certificate of the last.
 fn stretch(
     view: &mut View<'_>,
     (first, last): (Height, Height),
     after: Option<Height>,
-    key: impl Fn(Vec<u8>) -> Vec<u8>,
-) -> Option<Trail> {
+    key: Place<'_>,
+) -> Option<(Vec<Header>, Certificate)> {
     let from = after.map_or(first.0, |after| after.0.saturating_add(1).max(first.0));
     let (mut headers, mut bytes, mut end) = (Vec::new(), 0, None);
     for height in (from..=last.0).take(AUDIT_TRAIL_BLOCKS_MAX).map(Height) {
@@ -123,19 +161,21 @@ fn stretch(
         if bytes > AUDIT_TRAIL_BYTES_MAX && !headers.is_empty() {
             break;
         }
-        // One that came with a snapshot may be of another block.
-        let certificate: Option<Certificate> = view.load(&key(schema::certificate(height)));
-        if let Some(certificate) = certificate.filter(|certificate| certificate.header == header) {
+        if let Some(certificate) = certificate_of(view, &header, key) {
             end = Some((headers.len(), certificate));
         }
         headers.push(header);
     }
     let (before, certificate) = end?;
     headers.truncate(before);
-    let BlockRecord { outbox, inbox, .. } = view.load(&key(schema::block(certificate.header.height)))?;
-    let trail = Trail { version: AUDIT_VERSION, headers, certificate, outbox, inbox };
-    let fits = borsh::object_length(&AuditEntry::Trail(trail.clone())).is_ok_and(|bytes| bytes <= AUDIT_BYTES_MAX);
-    fits.then_some(trail)
+    Some((headers, certificate))
+}
+
+/// The certificate of a block, if one is kept.
+fn certificate_of(view: &mut View<'_>, header: &Header, key: Place<'_>) -> Option<Certificate> {
+    let certificate: Option<Certificate> = view.load(&key(schema::certificate(header.height)));
+    // One that came with a snapshot may be of another block.
+    certificate.filter(|certificate| certificate.header == *header)
 }
 
 #[cfg(test)]
@@ -144,10 +184,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use beacon::audit::GroupAudit;
+    use beacon::audit::rounds::Shown;
     use beacon::audit::trail::audited_key;
     use bytes::Bytes;
+    use cross_shard::StreamLeaf;
     use ledger::hash::Hash32;
-    use ledger::ids::{Incarnation, JobId, LayoutVersion, TimeMs};
+    use ledger::ids::{Incarnation, JobId, LayoutVersion};
     use ledger::layout::BitPrefix;
     use ledger::lineage::{BORN_VERSION, ParentEnd};
     use ledger::tree::SubtreeRoot;
@@ -156,6 +198,10 @@ mod tests {
     use crate::core::support::{self, SHARD};
 
     type State = BTreeMap<Vec<u8>, Bytes>;
+
+    fn behind(state: &State, after: Option<Height>) -> Result<Option<Trail>, ReadFault> {
+        given(state, Wanted::Trail(after))
+    }
 
     /// A chain of so many blocks behind block 0, of which some are certified.
     fn chain(blocks: u64, certified: &[u64]) -> (State, Vec<Header>) {
@@ -221,6 +267,25 @@ mod tests {
         ParentEnd { group, height: Height(height), header_hash, time_ms: TimeMs(1), root }
     }
 
+    fn audit(group: GroupId, height: u64, taken_ms: u64) -> GroupAudit {
+        GroupAudit {
+            version: AUDIT_VERSION,
+            group,
+            incarnation: Incarnation(0),
+            height: Height(height),
+            header_hash: Hash32::ZERO,
+            next_committee: Hash32::ZERO,
+            time_ms: TimeMs(1),
+            taken: Height(1),
+            taken_ms: TimeMs(taken_ms),
+            compared: None,
+        }
+    }
+
+    fn shown(height: u64, time_ms: u64) -> Shown {
+        Shown { version: AUDIT_VERSION, height: Height(height), streams: 20, time_ms: TimeMs(time_ms) }
+    }
+
     #[test]
     fn a_shard_lends_what_it_has_inherited_of_those_it_came_from() {
         let (chain, headers) = chain(9, &[3, 7, 9]);
@@ -245,14 +310,18 @@ mod tests {
             };
             put(&mut state, schema::origin(), &origin);
             for (after, first) in [(None, 2), (Some(Height(0)), 2), (Some(Height(4)), 5)] {
-                let trail = lent(&state, SHARD, after).unwrap().unwrap();
+                let trail = lent(&state, SHARD, Wanted::Trail(after)).unwrap().unwrap();
                 // Its own last block is the end, also where others follow under the same keys.
                 assert_eq!(trail.all().collect::<Vec<_>>(), headers[first..=7].iter().collect::<Vec<_>>());
             }
-            assert_eq!(lent(&state, SHARD, Some(Height(7))), Ok(None), "that is all");
-            assert_eq!(lent(&state, stranger, None), Ok(None));
+            assert_eq!(lent(&state, SHARD, Wanted::Trail(Some(Height(7)))), Ok(None), "that is all");
+            let last = lent(&state, SHARD, Wanted::Streams(Height(7))).unwrap().unwrap();
+            assert_eq!((last.headers.len(), &last.certificate.header), (0, &headers[7]));
+            assert_eq!(lent(&state, SHARD, Wanted::Streams(Height(9))), Ok(None), "that is another one's");
+            assert_eq!(lent(&state, stranger, Wanted::Trail(None)), Ok(None));
         }
-        assert_eq!(lent(&State::new(), SHARD, None), Ok(None), "a shard of the genesis has inherited nothing");
+        let nothing = lent(&State::new(), SHARD, Wanted::Trail(None));
+        assert_eq!(nothing, Ok(None), "a shard of the genesis has inherited nothing");
     }
 
     #[test]
@@ -274,25 +343,58 @@ mod tests {
             };
             put(&mut state, schema::born(group), &born);
         }
-        let all = vec![(left, None), (right, None), (whole, None)];
+        let all = [left, right, whole].map(|group| (group, Wanted::Trail(None))).to_vec();
         assert_eq!(missed_before(&state, joined), Ok(all));
         assert_eq!(missed_before(&state, whole), Ok(Vec::new()));
         for (group, height) in [(left, 8), (whole, 3)] {
-            let audit = GroupAudit {
-                version: AUDIT_VERSION,
-                group,
-                incarnation: Incarnation(0),
-                height: Height(height),
-                header_hash: Hash32::ZERO,
-                next_committee: Hash32::ZERO,
-                time_ms: TimeMs(1),
-                taken: Height(1),
-                taken_ms: TimeMs(1),
-                compared: None,
-            };
-            put(&mut state, audited_key(group), &audit);
+            put(&mut state, audited_key(group), &audit(group, height, 1));
         }
-        assert_eq!(missed_before(&state, joined), Ok(vec![(right, None), (whole, Some(Height(3)))]));
+        let rest = vec![(right, Wanted::Trail(None)), (whole, Wanted::Trail(Some(Height(3))))];
+        assert_eq!(missed_before(&state, joined), Ok(rest));
+        // One of them was audited to its end before anybody knew it to be that, and did not show its streams there.
+        put(&mut state, rounds::shown_key(left), &shown(6, 4_100));
+        assert_eq!(missed_before(&state, joined).unwrap()[0], (left, Wanted::Streams(Height(8))));
+        put(&mut state, rounds::shown_key(left), &shown(8, 4_100));
+        assert_eq!(missed_before(&state, joined).unwrap()[0], (right, Wanted::Trail(None)));
+    }
+
+    #[test]
+    fn headers_come_without_streams_and_streams_without_headers() {
+        let (mut state, _) = chain(9, &[3, 7]);
+        let leaf = |peer| StreamLeaf { peer: GroupId::shard(peer), next_seq: 1, head: Hash32::ZERO };
+        let block = BlockRecord { outbox: vec![leaf(5)], inbox: vec![leaf(6)], ..BlockRecord::default() };
+        put(&mut state, schema::block(Height(7)), &block);
+        let all = given(&state, Wanted::Trail(Some(Height(3)))).unwrap().unwrap();
+        assert_eq!((all.headers.len(), &all.outbox, &all.inbox), (3, &block.outbox, &block.inbox));
+        let bare = given(&state, Wanted::Headers(Height(3))).unwrap().unwrap();
+        assert_eq!(bare, Trail { outbox: Vec::new(), inbox: Vec::new(), ..all.clone() });
+        let streams = given(&state, Wanted::Streams(Height(7))).unwrap().unwrap();
+        assert_eq!(streams, Trail { headers: Vec::new(), ..all });
+        assert_eq!(given(&state, Wanted::Streams(Height(8))), Ok(None), "no certificate is kept of it");
+        assert_eq!(given(&state, Wanted::Streams(Height(10))), Ok(None), "it is not there yet");
+    }
+
+    #[test]
+    fn streams_are_asked_for_once_in_a_round_and_alone_of_a_group_that_rests() {
+        let mut state = State::new();
+        let asked = |state: &State, certified, now| missed(state, SHARD, Height(certified), TimeMs(now)).unwrap();
+        assert_eq!(asked(&state, 7, 4_600), Some(Wanted::Trail(None)), "nothing is audited");
+        put(&mut state, audited_key(SHARD), &audit(SHARD, 5, 4_500));
+        assert_eq!(asked(&state, 7, 4_600), Some(Wanted::Trail(Some(Height(5)))), "it has few streams");
+        assert_eq!(asked(&state, 5, 9_000), None);
+        // With so many streams a round is two seconds long.
+        put(&mut state, rounds::shown_key(SHARD), &shown(3, 4_100));
+        for (certified, now, wanted) in [
+            (7, 5_999, Some(Wanted::Headers(Height(5)))),
+            (7, 6_000, Some(Wanted::Trail(Some(Height(5))))),
+            (5, 5_999, None),
+            (5, 6_000, Some(Wanted::Streams(Height(5)))),
+            (4, 6_000, None),
+        ] {
+            assert_eq!(asked(&state, certified, now), wanted, "{certified} at {now}");
+        }
+        put(&mut state, rounds::shown_key(SHARD), &shown(5, 4_500));
+        assert_eq!(asked(&state, 5, 6_000), None, "they are known at its end");
     }
 
     #[test]

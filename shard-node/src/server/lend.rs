@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use beacon::{AuditEntry, Trail};
 use bytes::Bytes;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use tokio::sync::Semaphore;
 
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{PeerMessage, Wanted};
 use crate::core::trail;
 use crate::server::group::with_reader;
 use crate::server::local::Hosted;
 use crate::server::replica::ReplicaShare;
 
-/// Sends a node of the beacon the headers of a shard that is gone behind a block, if a shard here came of it. While
-/// another request is answered this one is dropped: the beacon asks again.
-pub(super) fn lend(hosted: &Hosted, turns: &Arc<Semaphore>, to: NodeId, gone: GroupId, after: Option<Height>) {
+/// Sends a node of the beacon what it wants of a shard that is gone, if a shard here came of it. While another request is
+/// answered this one is dropped: the beacon asks again.
+pub(super) fn lend(hosted: &Hosted, turns: &Arc<Semaphore>, to: NodeId, gone: GroupId, wanted: Wanted) {
     let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { return };
     let shares: Vec<ReplicaShare> = {
         let groups = hosted.groups.read();
@@ -29,7 +29,7 @@ pub(super) fn lend(hosted: &Hosted, turns: &Arc<Semaphore>, to: NodeId, gone: Gr
     let links = Arc::clone(&hosted.context.links);
     hosted.context.tasks.spawn(async move {
         let _turn = turn;
-        match tokio::task::spawn_blocking(move || first_lent(&shares, gone, after)).await {
+        match tokio::task::spawn_blocking(move || first_lent(&shares, gone, wanted)).await {
             Ok(Some(trail)) => {
                 let message = PeerMessage::Audit(Box::new(AuditEntry::Trail(trail)));
                 links.send(to, GroupId::BEACON, Bytes::from(message.encode()));
@@ -40,9 +40,9 @@ pub(super) fn lend(hosted: &Hosted, turns: &Arc<Semaphore>, to: NodeId, gone: Gr
     });
 }
 
-fn first_lent(shares: &[ReplicaShare], gone: GroupId, after: Option<Height>) -> Option<Trail> {
+fn first_lent(shares: &[ReplicaShare], gone: GroupId, wanted: Wanted) -> Option<Trail> {
     for share in shares {
-        match with_reader(share, |reader| trail::lent(reader, gone, after)) {
+        match with_reader(share, |reader| trail::lent(reader, gone, wanted)) {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(trail))) => return Some(trail),
             // One that is being closed lends nothing.

@@ -187,10 +187,12 @@ impl NodeService for Service {
                     Ok(message) => match (handle, message) {
                         (Some(handle), message) => handle.peer(from, message),
                         // Of a shard that is gone, what came of it answers the audit, and nothing else.
-                        (None, PeerMessage::WantTrail { after }) if self.is_member(GroupId::BEACON, from) => {
-                            lend::lend(&self.hosted, &self.lending, from, group, after);
+                        (None, message) => {
+                            let wanted = message.wanted().filter(|_| self.is_member(GroupId::BEACON, from));
+                            if let Some(wanted) = wanted {
+                                lend::lend(&self.hosted, &self.lending, from, group, wanted);
+                            }
                         }
-                        (None, _) => {}
                     },
                     Err(error) => {
                         tracing::warn!(%from, %error, "a peer sent garbage");

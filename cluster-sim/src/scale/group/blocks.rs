@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use beacon::AuditEntry;
-use beacon::audit::trail::audited_key;
 use bytes::Bytes;
 use consensus::port::AppliedState;
 use cross_shard::{AckProof, Bundle};
@@ -93,14 +92,15 @@ impl Group {
         if self.constants.verify == VerifyMode::Every && block.to_verify.is_empty() && !payments.is_empty() {
             block.to_verify.extend(self.sample.clone());
         }
-        let trails = trails(&commands, &block.outcomes);
+        let mut trails = trails(&commands, &block.outcomes);
+        for trail in trails.iter_mut().filter(|trail| trail.taken) {
+            trail.streams_cost = self.streams_cost(now, trail.group, trail.streams);
+        }
         let cost = self.cost(&block, &commands, &trails);
         self.note(now, &block, entry);
         let mut audited = Audited::default();
         for trail in trails.iter().filter(|trail| trail.taken) {
-            let key = audited_key(trail.group);
-            audited.records.extend(self.state.get(&key).cloned().map(|record| (key, record)));
-            audited.headers += trail.headers;
+            self.take_trail(trail.group, trail.headers, &mut audited);
         }
         let done = self.execute_everywhere(now, &cost);
         self.attested(block.header.height, block.header_hash, &done);
@@ -128,7 +128,7 @@ impl Group {
         let changed = (written.len() + block.cursors.len() + acked.count()) as u64;
         // One that does not lead on from what is audited is refused as soon as its headers are hashed.
         let audit = |trail: &Shown| match trail.taken {
-            true => constants.audit(trail.headers, trail.streams) + constants.certificate(trail.signatures),
+            true => constants.audit(trail.headers, 0) + trail.streams_cost + constants.certificate(trail.signatures),
             false => constants.audit(trail.headers, 0),
         };
         let mut cost = Cost {
@@ -319,6 +319,8 @@ struct Shown {
     headers: u64,
     /// Streams that stand in it, outgoing and incoming.
     streams: u64,
+    /// What they cost a member, one that leads on.
+    streams_cost: Ns,
     signatures: usize,
     /// It led on from what was audited.
     taken: bool,
@@ -333,6 +335,7 @@ fn trails(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<Shown> {
             group: trail.certificate.header.group,
             headers: trail.headers.len() as u64 + 1,
             streams: (trail.outbox.len() + trail.inbox.len()) as u64,
+            streams_cost: 0,
             signatures: trail.certificate.signatures.len(),
             taken: matches!(outcome, CommandOutcome::Registered),
         })

@@ -136,8 +136,11 @@ pub(super) struct Group {
     met: Checked,
     /// Of a shard: its blocks that the beacon has not audited.
     chain: Chain,
-    /// Of the beacon: how far each shard is audited, as its leader knows it that has executed a block.
+    /// Of the beacon: how far each shard is audited, and where streams were shown, as its leader knows it that has executed a
+    /// block.
     audited: BTreeMap<Vec<u8>, Bytes>,
+    /// Of the beacon: when the last trail of each shard was taken.
+    trailed: BTreeMap<GroupId, Ns>,
     /// The member that a destination asks for mail.
     asked: BTreeMap<GroupId, usize>,
     waiting: BTreeMap<TxId, Waiting>,
@@ -194,6 +197,7 @@ impl Group {
             id,
             chain: Chain::new(first, begun.applied.clone()),
             audited: BTreeMap::new(),
+            trailed: BTreeMap::new(),
             constants,
             applied_until: vec![0; shares.len()],
             seats,
@@ -353,8 +357,10 @@ impl Group {
                 }
             }
             Output::Certified(certificate) => self.chain.certified(certificate),
-            Output::AskTrail { group, node, certified } => self.ask_trail(now, member, group, node, certified)?,
-            Output::GiveTrail { node, after } => self.give_trail(now, member, node, after)?,
+            Output::AskTrail { group, node, certified, now: time } => {
+                self.ask_trail(now, member, (group, node), certified, time)?;
+            }
+            Output::GiveTrail { node, wanted } => self.give_trail(now, member, node, wanted)?,
             Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
             // There are no channels here.
             Output::AlarmEnded(_) | Output::Stray { .. } => {}

@@ -173,6 +173,8 @@ impl Group {
             | PeerMessage::Evidence(_)
             | PeerMessage::Silence(_)
             | PeerMessage::WantTrail { .. }
+            | PeerMessage::WantHeaders { .. }
+            | PeerMessage::WantStreams { .. }
             | PeerMessage::Contribution(_)
             | PeerMessage::Report(_)
             | PeerMessage::Sealed(_) => {}
@@ -188,7 +190,10 @@ fn work_of(message: &PeerMessage) -> Work {
         PeerMessage::Ack(_) => Work::Acks,
         PeerMessage::Pull { .. } | PeerMessage::Serving { .. } | PeerMessage::Probe { .. } => Work::Pulls,
         PeerMessage::Attest { .. } | PeerMessage::Certified(_) | PeerMessage::Want { .. } => Work::Certify,
-        PeerMessage::WantTrail { .. } | PeerMessage::Audit(_) => Work::Audit,
+        PeerMessage::WantTrail { .. }
+        | PeerMessage::WantHeaders { .. }
+        | PeerMessage::WantStreams { .. }
+        | PeerMessage::Audit(_) => Work::Audit,
         PeerMessage::Checkpoint(_)
         | PeerMessage::Ready(_)
         | PeerMessage::Evidence(_)

@@ -8,23 +8,24 @@
 use std::collections::BTreeMap;
 
 use beacon::AuditEntry;
-use beacon::audit::trail::audited;
+use beacon::audit::rounds::{Shown, round_ms, shown_key};
+use beacon::audit::trail::{audited, audited_key};
 use bytes::Bytes;
 use cross_shard::StreamLeaf;
 use ledger::Signature;
 use ledger::certificate::Certificate;
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::ids::{GroupId, Height, NodeId, TimeMs};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::executor::ExecutedBlock;
-use shard_node::core::peer::PeerMessage;
+use shard_node::core::peer::{PeerMessage, Wanted};
 use shard_node::core::records::BlockRecord;
 use shard_node::core::trail;
 
 use crate::scale::cluster::encoded;
 use crate::scale::group::Group;
-use crate::scale::model::Ns;
+use crate::scale::model::{MS, Ns};
 
 /// Where the streams of a group stand, outgoing and incoming, each sorted by peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,10 +152,16 @@ impl StateReader for Chain {
     }
 }
 
+/// The part of a cost that comes once in a round, for so much of the round.
+fn part(cost: Ns, since: Ns, round: Ns) -> Ns {
+    let part = u128::from(cost) * u128::from(since.min(round)) / u128::from(round.max(1));
+    u64::try_from(part).unwrap_or(cost)
+}
+
 /// What a block of the beacon has audited.
 #[derive(Default)]
 pub(super) struct Audited {
-    /// How far shards are audited now, by key.
+    /// How far shards are audited now, and where those with many streams last showed them, by key.
     pub(super) records: Vec<(Vec<u8>, Bytes)>,
     pub(super) headers: u64,
 }
@@ -168,34 +175,54 @@ impl Group {
         }
     }
 
-    /// In the beacon: asks the node that has shown a certificate for the headers that are missing.
+    /// In the beacon: a trail of a shard was taken, of which it keeps what its leader needs to ask for the next one.
+    pub(super) fn take_trail(&self, group: GroupId, headers: u64, audited: &mut Audited) {
+        for key in [audited_key(group), shown_key(group)] {
+            audited.records.extend(self.state.get(&key).cloned().map(|record| (key, record)));
+        }
+        audited.headers += headers;
+    }
+
+    /// In the beacon: what showing streams costs a member for each trail that is taken, over a long time. A round of a shard
+    /// with many streams is longer than most studies, and all shards show their streams in the same seconds; so each trail pays
+    /// for its part of the round, whether it is the one that shows them or not. One that shows few pays for these.
+    pub(super) fn streams_cost(&mut self, now: Ns, group: GroupId, streams: u64) -> Ns {
+        let before = self.trailed.insert(group, now).unwrap_or(self.setting.times.load_from);
+        let each = self.setting.constants.audit_stream_ns;
+        let shown = self.state.get(&shown_key(group)).and_then(|bytes| borsh::from_slice::<Shown>(bytes).ok());
+        shown.map_or(each * streams, |shown| {
+            part(each * shown.streams, now.saturating_sub(before), round_ms(shown.streams).saturating_mul(MS))
+        })
+    }
+
+    /// In the beacon: asks the node that has shown a certificate for what is missing, by what the beacon's time is.
     pub(super) fn ask_trail(
         &mut self,
         now: Ns,
         member: usize,
-        group: GroupId,
-        node: NodeId,
+        (group, node): (GroupId, NodeId),
         certified: Height,
+        time: TimeMs,
     ) -> Result<(), String> {
-        let missed = trail::missed(&self.audited, group, certified).map_err(|fault| fault.to_string())?;
-        if let Some(after) = missed {
-            self.send(now, member, node, group, PeerMessage::WantTrail { after });
+        let missed = trail::missed(&self.audited, group, certified, time).map_err(|fault| fault.to_string())?;
+        if let Some(wanted) = missed {
+            self.send(now, member, node, group, PeerMessage::want(wanted));
         }
         Ok(())
     }
 
-    /// In a shard: sends the beacon the headers behind a block, if one of them is certified.
-    pub(super) fn give_trail(
-        &mut self,
-        now: Ns,
-        member: usize,
-        node: NodeId,
-        after: Option<Height>,
-    ) -> Result<(), String> {
-        if let Some(audited) = after {
+    /// In a shard: sends the beacon what it wants, if it is certified.
+    pub(super) fn give_trail(&mut self, now: Ns, member: usize, node: NodeId, wanted: Wanted) -> Result<(), String> {
+        let audited = match wanted {
+            Wanted::Trail(after) => after,
+            Wanted::Headers(after) => Some(after),
+            // This block is asked for again.
+            Wanted::Streams(at) => at.0.checked_sub(1).map(Height),
+        };
+        if let Some(audited) = audited {
             self.chain.audited(audited);
         }
-        if let Some(trail) = trail::behind(&self.chain, after).map_err(|fault| fault.to_string())? {
+        if let Some(trail) = trail::given(&self.chain, wanted).map_err(|fault| fault.to_string())? {
             let message = PeerMessage::Audit(Box::new(AuditEntry::Trail(trail)));
             self.send(now, member, node, GroupId::BEACON, message);
         }
@@ -224,6 +251,15 @@ mod tests {
 
     fn leaf(peer: u32, next_seq: u64) -> StreamLeaf {
         StreamLeaf { peer: GroupId::shard(peer), next_seq, head: Hash32([1; 32]) }
+    }
+
+    #[test]
+    fn a_cost_of_a_round_is_paid_in_parts() {
+        for (since, expected) in [(0, 0), (1, 10), (50, 500), (64, 640), (100, 640)] {
+            assert_eq!(part(640, since * MS, 64 * MS), expected, "{since}");
+        }
+        assert_eq!(part(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(part(640, 1, 0), 0);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What the audit of a trail costs the beacon's machine: blocks of trails of some shards, each of which has streams to and
 //! from all others, executed as a node does.
 //!
-//! Measured with few shards and with more, since a trail shows all streams of its shard, and the audit reads those of its
-//! peers to see whether something is on its way; both grow with the number of shards. No mail is ever taken to its end
-//! here, as under load, so that sums are not compared.
+//! Measured with few shards and with more, since a trail shows all streams of its shard if it shows any, and the audit reads
+//! those of its peers then to see whether something is on its way; both grow with the number of shards. How often they are
+//! shown does not matter here: each trail comes in a round of its own. No mail is ever taken to its end, as under load, so
+//! that sums are not compared.
 
 use std::collections::BTreeMap;
 
 use beacon::audit::AUDIT_VERSION;
+use beacon::audit::rounds::round_ms;
 use beacon::{AuditEntry, Trail};
 use bytes::Bytes;
 use cross_shard::{StreamLeaf, stream};
@@ -33,10 +35,14 @@ const PEERS: usize = 8;
 const FEW: u32 = 17;
 const MANY: u32 = 65;
 
+/// Streams of a shard among so many.
+fn streams(shards: u32) -> u64 {
+    u64::from(2 * (shards - 1))
+}
+
 /// Nanoseconds of a header, and of a stream. The trail's certificate is not among them, of which one check takes
 /// `certificate_ns`.
 pub(super) fn trails(clock: Clock<'_>, certificate_ns: u64) -> Result<[u64; 2], String> {
-    let streams = |shards: u32| u64::from(2 * (shards - 1));
     let (few, many) = (trail(clock, FEW)?, trail(clock, MANY)?);
     let stream_ns = many.saturating_sub(few) / (streams(MANY) - streams(FEW));
     let headers = few.saturating_sub(stream_ns * streams(FEW)).saturating_sub(certificate_ns);
@@ -54,8 +60,10 @@ fn trail(clock: Clock<'_>, shards: u32) -> Result<u64, String> {
     let first = beacon.entry(posted(&mut chains)?);
     audited(&mut beacon, &first, chains.len())?;
     let mut entries: Vec<Bytes> = Vec::with_capacity(ROUNDS);
+    let mut ms = 0;
     for _ in 0..ROUNDS {
-        entries.push(beacon.entry(posted(&mut chains[..TRAILS])?));
+        ms += round_ms(streams(shards));
+        entries.push(beacon.entry_in(ms, posted(&mut chains[..TRAILS])?));
     }
     let mut next = entries.iter();
     least(clock, TRAILS, || audited(&mut beacon, next.next().ok_or("there are too few trails")?, TRAILS))

@@ -11,7 +11,7 @@ use ledger::ids::{GroupId, NodeId, Tick};
 
 use crate::core::driver::attest::fits_checkpoint;
 use crate::core::driver::{GroupDriver, Output};
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{PeerMessage, Wanted};
 
 impl GroupDriver {
     /// Takes what a member of the group that it is about, or of the beacon, brings. Of a shard that is gone, whoever came of
@@ -25,6 +25,13 @@ impl GroupDriver {
         }
         if self.batcher.misses_audit(&entry) && self.is_certified(&entry) {
             self.batcher.push_audit(entry);
+        }
+    }
+
+    /// Gives a member of the beacon what the audit wants of this group.
+    pub(super) fn give(&self, node: NodeId, wanted: Wanted, out: &mut Vec<Output>) {
+        if self.config.group != GroupId::BEACON && self.is_member(GroupId::BEACON, node) {
+            out.push(Output::GiveTrail { node, wanted });
         }
     }
 

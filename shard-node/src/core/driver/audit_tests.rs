@@ -100,7 +100,7 @@ fn a_group_that_rests_is_shown_to_the_beacon_again() {
 fn the_beacon_asks_whoever_shows_it_a_certificate_for_what_is_before_it() {
     let asked = |out: &[Output]| {
         let asked = out.iter().filter_map(|output| match output {
-            Output::AskTrail { group, node, certified } => Some((*group, node.0, certified.0)),
+            Output::AskTrail { group, node, certified, .. } => Some((*group, node.0, certified.0)),
             _ => None,
         });
         asked.collect::<Vec<_>>()
@@ -117,12 +117,18 @@ fn the_beacon_asks_whoever_shows_it_a_certificate_for_what_is_before_it() {
 #[test]
 fn headers_are_given_to_the_beacon_alone() {
     let mut bench = Bench::new(SHARD, 1, false);
-    let mut given = |from| {
-        let out = bench.peer(from, PeerMessage::WantTrail { after: Some(Height(3)) });
-        out.iter().any(|output| matches!(output, Output::GiveTrail { node, after: Some(Height(3)) } if node.0 == from))
-    };
-    assert!(given(8));
-    assert!(!given(2) && !given(4));
+    for wanted in [Wanted::Trail(Some(Height(3))), Wanted::Headers(Height(3)), Wanted::Streams(Height(3))] {
+        let mut given = |from| {
+            let out = bench.peer(from, PeerMessage::want(wanted));
+            let gives = |output: &Output| match output {
+                Output::GiveTrail { node, wanted: given } => node.0 == from && *given == wanted,
+                _ => false,
+            };
+            out.iter().any(gives)
+        };
+        assert!(given(8), "{wanted:?}");
+        assert!(!given(2) && !given(4), "{wanted:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ledger::ids::{GroupId, Height, NodeId, Tick};
 
 use crate::core::driver::attest::fits_checkpoint;
 use crate::core::driver::{GroupDriver, Output, certify};
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{PeerMessage, Wanted};
 
 impl GroupDriver {
     pub(super) fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
@@ -92,7 +92,7 @@ impl GroupDriver {
                 self.mailroom.serving(&self.config, now, source, from, &self.committees);
             }
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
-            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate, out),
+            PeerMessage::Checkpoint(certificate) => self.checkpoint(now, from, certificate, out),
             PeerMessage::Ready(ready) => self.take_ready(from, ready),
             PeerMessage::Evidence(proof) => {
                 let members = [proof.first.ballot.group, self.config.group];
@@ -102,11 +102,9 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Silence(report) => self.take_silence(now, from, report),
-            PeerMessage::WantTrail { after } => {
-                if self.config.group != GroupId::BEACON && self.is_member(GroupId::BEACON, from) {
-                    out.push(Output::GiveTrail { node: from, after });
-                }
-            }
+            PeerMessage::WantTrail { after } => self.give(from, Wanted::Trail(after), out),
+            PeerMessage::WantHeaders { after } => self.give(from, Wanted::Headers(after), out),
+            PeerMessage::WantStreams { at } => self.give(from, Wanted::Streams(at), out),
             PeerMessage::Audit(entry) => self.take_audit(from, *entry),
             PeerMessage::Contribution(given) => self.take_contribution(now, from, given),
             PeerMessage::Report(report) => self.take_report(now, from, report),
@@ -118,15 +116,16 @@ impl GroupDriver {
     /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
     /// by its committee in force: what is sequenced costs every replica, and a forged height would
     /// stand in the way of the real one.
-    fn checkpoint(&mut self, from: NodeId, certificate: Certificate, out: &mut Vec<Output>) {
+    fn checkpoint(&mut self, now: Tick, from: NodeId, certificate: Certificate, out: &mut Vec<Output>) {
         let header = &certificate.header;
         if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
             return;
         }
-        let Some(committee) = self.committees.current(header.group) else {
+        let (group, certified, now) = (header.group, header.height, self.stamp(now));
+        let Some(committee) = self.committees.current(group) else {
             // A retired shard: its end is known, and its headers up to there may be missing.
-            if self.is_member(header.group, from) {
-                out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
+            if self.is_member(group, from) {
+                out.push(Output::AskTrail { group, node: from, certified, now });
             }
             return;
         };
@@ -134,7 +133,7 @@ impl GroupDriver {
             return;
         }
         // Also behind one that is known: what was asked for may have got lost.
-        out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
+        out.push(Output::AskTrail { group, node: from, certified, now });
         if self.batcher.misses_checkpoint(header) && self.config.checked.verify(&certificate, committee).is_ok() {
             self.batcher.push_checkpoint(certificate);
         }

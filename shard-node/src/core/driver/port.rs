@@ -25,7 +25,7 @@ use crate::core::driver::system::CertifiedBlock;
 use crate::core::driver::{OutboxView, SystemView};
 use crate::core::executor::EmittedMail;
 use crate::core::machine::CommandOutcome;
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{PeerMessage, Wanted};
 
 /// What a driver is made for.
 #[derive(Clone, Debug)]
@@ -209,7 +209,7 @@ pub enum Output {
         /// The node, of the same group.
         node: NodeId,
     },
-    /// Ask a node for the headers of a group that the beacon's state misses, if it misses any.
+    /// Ask a node for what the beacon's state misses of a group's headers and streams, if it misses any.
     AskTrail {
         /// The group.
         group: GroupId,
@@ -217,13 +217,15 @@ pub enum Output {
         node: NodeId,
         /// How far it has certified.
         certified: Height,
+        /// The time that a block of the beacon would have now.
+        now: TimeMs,
     },
-    /// Send the headers behind a block to a node of the beacon.
+    /// Send what the audit wants to a node of the beacon.
     GiveTrail {
         /// The node.
         node: NodeId,
-        /// The last block that the beacon has audited.
-        after: Option<Height>,
+        /// What it wants.
+        wanted: Wanted,
     },
     /// A peer group has taken everything of our stream below this.
     PeerTook {

@@ -12,7 +12,7 @@ use ledger::Certificate;
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::header::{FLAG_SEALED, Header};
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::ids::{GroupId, Height, NodeId, TimeMs};
 use ledger::machine::Driver;
 use ledger::reject::Reject;
 use ledger::schema;
@@ -22,7 +22,7 @@ use storage::WriteBatch;
 
 use crate::core::driver::{CertifiedBlock, Input, Output, contradiction};
 use crate::core::marks;
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{PeerMessage, Wanted};
 use crate::core::records::BlockRecord;
 use crate::core::trail;
 use crate::server::alarms::Cause;
@@ -76,8 +76,8 @@ impl GroupTask {
             Output::Forged(height) => self.mark(marks::forged(), &height),
             Output::Late(certificate) => self.late(certificate),
             Output::Lookup { height, node } => self.lookup(height, node),
-            Output::AskTrail { group, node, certified } => self.ask_trail(group, node, certified),
-            Output::GiveTrail { node, after } => self.give_trail(node, after),
+            Output::AskTrail { group, node, certified, now } => self.ask_trail(group, node, certified, now),
+            Output::GiveTrail { node, wanted } => self.give_trail(node, wanted),
             Output::Certified(certificate) => self.keep(certificate),
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
@@ -206,11 +206,11 @@ impl GroupTask {
         }
     }
 
-    /// Asks for the headers of a group that this replica of the beacon misses.
-    fn ask_trail(&self, group: GroupId, node: NodeId, certified: Height) {
-        match with_reader(&self.share, |reader| trail::missed(reader, group, certified)) {
-            Ok(Ok(Some(after))) => {
-                let message = PeerMessage::WantTrail { after };
+    /// Asks for what this replica of the beacon misses of a group's headers and streams.
+    fn ask_trail(&self, group: GroupId, node: NodeId, certified: Height, now: TimeMs) {
+        match with_reader(&self.share, |reader| trail::missed(reader, group, certified, now)) {
+            Ok(Ok(Some(wanted))) => {
+                let message = PeerMessage::want(wanted);
                 self.context.links.send(node, group, Bytes::from(message.encode()));
             }
             Ok(Ok(None)) => {}
@@ -219,8 +219,8 @@ impl GroupTask {
         // Whoever has a replica of a shard has inherited the chains of those that it came from.
         match with_reader(&self.share, |reader| trail::missed_before(reader, group)) {
             Ok(Ok(missed)) => {
-                for (gone, after) in missed {
-                    let message = PeerMessage::WantTrail { after };
+                for (gone, wanted) in missed {
+                    let message = PeerMessage::want(wanted);
                     self.context.links.send(node, gone, Bytes::from(message.encode()));
                 }
             }
@@ -229,14 +229,14 @@ impl GroupTask {
     }
 
     /// Reads headers of this group for the beacon, on a thread of its own: they may be many.
-    fn give_trail(&self, node: NodeId, after: Option<Height>) {
+    fn give_trail(&self, node: NodeId, wanted: Wanted) {
         let (share, links) = (self.share.clone(), Arc::clone(&self.context.links));
         let group = self.group;
         let Ok(turn) = Arc::clone(&self.trails).try_acquire_owned() else { return };
         self.context.tasks.spawn(async move {
             let _turn = turn;
             let reading =
-                tokio::task::spawn_blocking(move || with_reader(&share, |reader| trail::behind(reader, after)));
+                tokio::task::spawn_blocking(move || with_reader(&share, |reader| trail::given(reader, wanted)));
             match reading.await {
                 Ok(Ok(Ok(Some(trail)))) => {
                     let message = PeerMessage::Audit(Box::new(AuditEntry::Trail(trail)));
