@@ -732,6 +732,9 @@ pub struct Sim {
     /// How often somebody wants the organisations to decide by another policy; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub policies: Option<u32>,
+    /// How many members of Byzantine shards vote twice and lose all their seats for it; otherwise none do
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8))]
+    pub removals: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

@@ -17,7 +17,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use storage::mem::MemKv;
 
-use super::{BlockSeen, Checker, EpochsSeen, Facts, Governed, Moment, RawReplica, Seen, committee_hash, own};
+use super::{
+    AccusedSeen, BlockSeen, Checker, EpochsSeen, Facts, Governed, Moment, RawReplica, Seen, committee_hash, own,
+};
 use crate::cluster::{CREATED_MS, admin_key, genesis};
 use crate::config::{Shape, SimConfig};
 use crate::schedule::Scenario;
@@ -120,6 +122,7 @@ impl<C: Checker> Bench<C> {
             layout: None,
             committees: Vec::new(),
             epochs: EpochsSeen::default(),
+            accused: AccusedSeen::default(),
             header,
         };
         self.see(&Seen::Block(Box::new(seen)));

@@ -169,6 +169,7 @@ fn config(args: &Sim) -> SimConfig {
         epochs: args.epochs,
         keys: args.keys,
         policies: args.policies,
+        removals: args.removals,
         lie: args.lie,
         too_many: false,
         sabotage: None,
