@@ -221,7 +221,8 @@ impl World {
             }
         }
         let last = self.last_node();
-        let open = accused.into_iter().find(|node| !matches!(next(&mut view, *node, last), Next::Over | Next::Stuck))?;
+        let open =
+            accused.into_iter().find(|node| !matches!(next(&mut view, *node, last), Next::Over | Next::Stuck))?;
         Some(format!("node {open} is accused of having voted twice, and is not struck off"))
     }
 
