@@ -62,6 +62,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark sim --seeds 1000 --reshapes 3 --moves 2 --comings 8 --epochs 1 --met $(EVENTS)
 	$(TARGET)/seamark sim --seeds 300 --consensus bft --reshapes 3 --moves 2 --comings 8 --epochs 1 --met $(EVENTS),lies
+	$(TARGET)/seamark sim --seeds 200 --removals 2 --shards 3 --met accused,struck_off,slanders,late_ballots,reseated
 	$(TARGET)/seamark sim --scale --nodes 4096 --shards 512 --cross 10 --zipf 1 --local-every 16 --efficiency-at-least 0.95
 	$(TARGET)/seamark bench --shards 1 --seconds 30 --at-least 0.15
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09

@@ -48,6 +48,10 @@ pub struct SimConfig {
     /// How many transactions there are about the channel that is founded while the cluster runs, besides those that bring value
     /// into it; with any there is such a channel. By itself there are some in some runs that have one.
     pub money: Option<u32>,
+    /// How many members of Byzantine shards vote twice and lose all their seats for it. By itself none do. Shards are
+    /// Byzantine in such a run unless [`SimConfig::consensus`] says otherwise; none is cut or joined, no seat is moved
+    /// by command and no other node comes or goes but where that is asked for, too.
+    pub removals: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -111,6 +115,8 @@ pub struct Shape {
     pub renewing: bool,
     /// Whether the cluster comes to decide by other policies while it runs.
     pub ruling: bool,
+    /// Members of Byzantine shards whose nodes are to lose all their seats, because they vote twice.
+    pub removals: u32,
     /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
     pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
@@ -187,6 +193,7 @@ impl SimConfig {
             newcomers: 0,
             renewing: false,
             ruling: false,
+            removals: 0,
             epochs: 0,
             channels,
             channel_engine: Engine::Raft,
@@ -212,12 +219,13 @@ impl SimConfig {
     /// runs of other seeds stay what they were.
     fn add_later(&self, seed: u64, shape: &mut Shape) {
         let least = Engine::Bft.least_members();
-        let reshapes = self.reshapes.is_some_and(|count| count > 0) && self.consensus.is_none();
+        let consensus = self.ordered_by();
+        let reshapes = self.reshapes.is_some_and(|count| count > 0) && consensus.is_none();
         if reshapes && self.switches.is_none() {
             // Those that are cut and joined are ordered by Raft, unless somebody asks for the other engine.
             shape.byzantine.clear();
         }
-        let switches = self.switches.map_or(seed % 7 < 2 && self.consensus.is_none() && !reshapes, |count| count > 0);
+        let switches = self.switches.map_or(seed % 7 < 2 && consensus.is_none() && !reshapes, |count| count > 0);
         if switches && !self.too_many {
             let wide = |seats: &u16| usize::from(*seats) >= least;
             if self.switches.is_some() && !shape.shard_replicas.iter().any(wide) && shape.nodes as usize >= least {
@@ -228,7 +236,7 @@ impl SimConfig {
         }
         shape.anchors = seed % 5 == 1;
         shape.guarded = seed % 11 == 2;
-        let some = seed % 7 == 6 && self.consensus.is_none();
+        let some = seed % 7 == 6 && consensus.is_none();
         let beacon = self.beacon.unwrap_or(if some { Engine::Bft } else { Engine::Raft });
         if beacon == Engine::Bft && self.holds_byzantine() {
             shape.beacon = Engine::Bft;
@@ -238,20 +246,21 @@ impl SimConfig {
             shape.channel_engine = Engine::Bft;
         }
         // In runs in which no shard does, and where nothing is said of engines.
-        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
+        let free = consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
         // A bug that was put back meets the runs that it has met before.
         let usual = self.sabotage.is_none() && !self.too_many;
         if seed % 14 == 9 && free && usual && self.holds_byzantine() {
             shape.beacon_goes_over = true;
             shape.beacon_replicas = shape.beacon_replicas.max(u16::try_from(least).unwrap_or(u16::MAX));
         }
-        let own = matches!(seed % 20, 6 | 11 | 15 | 16) && self.consensus.is_none();
+        let own = matches!(seed % 20, 6 | 11 | 15 | 16) && consensus.is_none();
         let reshapes = self.reshapes.map_or(own, |count| count > 0);
         // Not while a shard changes its engine; the beacon may. Byzantine ones are cut and joined where all are, or where a seed
         // has them by itself, which no bug that was put back has met before.
         let own = usual && self.reshapes.is_none();
-        let orders = shape.byzantine.is_empty() || self.consensus == Some(Engine::Bft) || own;
-        if reshapes && shape.switching.is_none() && orders && !self.too_many {
+        let orders = shape.byzantine.is_empty() || consensus == Some(Engine::Bft) || own;
+        let removes = self.removes() && !shape.byzantine.is_empty();
+        if (reshapes || removes) && shape.switching.is_none() && orders && !self.too_many {
             shape.reshaping = true;
             if self.safety_ms.is_none() {
                 shape.safety_ms += RESHAPING_MS;
@@ -261,6 +270,9 @@ impl SimConfig {
             let own = usual && self.moves.is_none() && seed % 20 == 16;
             if self.comings.map_or(own, |count| count > 0) {
                 (shape.moving, shape.coming_and_going, shape.newcomers) = (true, true, NEWCOMERS);
+            }
+            if removes {
+                self.add_removals(shape);
             }
         }
         let own = if seed % 8 == 3 && usual && self.safety_ms.is_none() { EPOCHS } else { 0 };
@@ -284,12 +296,30 @@ impl SimConfig {
         }
     }
 
+    /// Whoever votes twice loses its seats, those of the beacon among them. A channel keeps its nodes until its members
+    /// name others, which nobody does here, so there are none.
+    fn add_removals(&self, shape: &mut Shape) {
+        shape.removals = self.removals.unwrap_or(0);
+        (shape.moving, shape.coming_and_going, shape.newcomers) = (true, true, NEWCOMERS);
+        (shape.channels, shape.founding) = (0, false);
+    }
+
+    /// Whether somebody asks for members that lose their seats because they vote twice.
+    fn removes(&self) -> bool {
+        self.removals.is_some_and(|count| count > 0) && !self.too_many
+    }
+
+    /// What orders all shards, where that is said: where members are to vote twice, the engine under which they can.
+    fn ordered_by(&self) -> Option<Engine> {
+        self.consensus.or(self.removes().then_some(Engine::Bft))
+    }
+
     /// Whether keys of nodes are replaced, and policies of the cluster; by itself both in the same runs. A channel of the
     /// genesis keeps the committee that it began with, and so do its nodes their keys: by itself a run with such channels has
     /// no keys replaced, and one that is asked to has no such channels.
     fn add_keys(&self, seed: u64, usual: bool, shape: &mut Shape) {
         let free =
-            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
+            self.ordered_by().is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
         let stays = shape.channels == 0 && shape.switching.is_none() && !shape.beacon_goes_over;
         let own = usual && free && stays && matches!(seed % 6, 0 | 2);
         shape.ruling = self.policies.map_or(own, |count| count > 0) && !self.too_many;
@@ -302,7 +332,7 @@ impl SimConfig {
     /// Which shards are Byzantine. Everything is drawn, whether it is used or not.
     fn byzantine_shards(&self, rng: &mut ChaCha8Rng, count: u32) -> Vec<u32> {
         let (some, both) = (rng.random_range(0..5) == 0, rng.random_range(0..3) == 0);
-        match self.consensus {
+        match self.ordered_by() {
             Some(Engine::Raft) => Vec::new(),
             Some(Engine::Bft) => (0..count).collect(),
             None if some => (0..count).take(if both { 2 } else { 1 }).collect(),
@@ -347,6 +377,7 @@ impl SimConfig {
             ("--keys", self.keys.map(u64::from)),
             ("--policies", self.policies.map(u64::from)),
             ("--money", self.money.map(u64::from)),
+            ("--removals", self.removals.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -385,6 +416,7 @@ impl SimConfig {
                 "--keys" => config.keys = Some(value.parse().map_err(|_| wrong())?),
                 "--policies" => config.policies = Some(value.parse().map_err(|_| wrong())?),
                 "--money" => config.money = Some(value.parse().map_err(|_| wrong())?),
+                "--removals" => config.removals = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -426,6 +458,7 @@ mod tests {
             keys: Some(6),
             policies: Some(5),
             money: Some(9),
+            removals: Some(1),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -582,6 +615,25 @@ mod tests {
         }
         let own: Vec<Shape> = (0..200).map(|seed| draw(&free, seed)).filter(|shape| shape.renewing).collect();
         assert!((8..40).contains(&own.len()), "{}", own.len());
+    }
+
+    #[test]
+    fn members_lose_their_seats_where_somebody_asks_for_it_and_nowhere_else() {
+        let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+        let free = SimConfig::default();
+        let never = SimConfig { removals: Some(0), ..free.clone() };
+        let asked = SimConfig { removals: Some(2), ..free.clone() };
+        let raft = SimConfig { consensus: Some(Engine::Raft), ..asked.clone() };
+        for seed in 0..200 {
+            let shape = draw(&free, seed);
+            assert_eq!(shape.removals, 0, "{seed}");
+            assert_eq!(draw(&never, seed), shape, "{seed}");
+            let with = draw(&asked, seed);
+            assert_eq!((with.removals, with.byzantine.len()), (2, with.shard_replicas.len()), "{seed}");
+            assert_eq!((with.channels, with.founding, with.newcomers), (0, false, NEWCOMERS), "{seed}");
+            assert_eq!(with.movable(), Moving { shards: true, beacon: true, byzantine: true }, "{seed}");
+            assert_eq!(draw(&raft, seed).removals, 0, "{seed}: nobody votes twice under Raft");
+        }
     }
 
     #[test]

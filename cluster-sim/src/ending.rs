@@ -127,7 +127,7 @@ impl World {
     }
 
     /// The replica of each living group that is up and has applied most.
-    fn newest(&self) -> Vec<RawReplica<'_>> {
+    pub(crate) fn newest(&self) -> Vec<RawReplica<'_>> {
         let mut newest: BTreeMap<GroupId, (NodeId, &Replica)> = BTreeMap::new();
         for node in self.nodes.values().filter(|node| node.up) {
             for (group, replica) in
@@ -202,7 +202,7 @@ impl World {
         let behind = groups.find_map(|group| self.group_unfinished(group));
         let behind = behind.or_else(|| self.moved_unfinished());
         let behind = behind.or_else(|| self.founded_unfinished()).or_else(|| self.switch_unfinished());
-        let behind = behind.or_else(|| self.keys_unfinished());
+        let behind = behind.or_else(|| self.keys_unfinished()).or_else(|| self.removals_unfinished());
         if behind.is_some() {
             return behind;
         }
@@ -269,7 +269,7 @@ impl World {
     }
 
     /// The replica of a group that is up and has applied most.
-    fn newest_of(&self, group: GroupId) -> Option<&Replica> {
+    pub(crate) fn newest_of(&self, group: GroupId) -> Option<&Replica> {
         let up = self.nodes.values().filter(|node| node.up);
         let running = up.filter_map(|node| node.replicas.get(&group)).filter(|replica| replica.height().is_some());
         running.max_by_key(|replica| replica.height())
@@ -441,11 +441,13 @@ impl World {
     }
 
     fn count(&mut self) {
+        let struck_off = if self.shape.removals > 0 { self.struck_off() } else { 0 };
         let coverage = &mut self.coverage;
         // A shard that has begun out of others goes on with their heights.
         coverage.blocks = self.heights.values().sum::<u64>() - self.born.values().sum::<u64>();
         let groups: BTreeSet<GroupId> = self.terms.iter().map(|(group, _)| *group).collect();
         coverage.leader_changes = (self.terms.len() - groups.len()) as u64;
+        coverage.struck_off = struck_off;
         coverage.lost_messages = self.network.counts.lost;
         coverage.duplicated_messages = self.network.counts.duplicated;
         coverage.reordered_messages = self.network.counts.reordered;

@@ -106,6 +106,8 @@ pub(crate) enum Event {
     Rule {
         place: Option<usize>,
     },
+    /// Organisations look at their nodes that are accused of having voted twice.
+    StrikeOff,
     /// Routers hear of the members of a group.
     Seats {
         place: usize,
@@ -154,6 +156,7 @@ impl Event {
             | Self::ComeAndGo { .. }
             | Self::RenewKey { .. }
             | Self::Rule { .. }
+            | Self::StrikeOff
             | Self::Seats { .. }
             | Self::Epochs
             | Self::Cut { .. }
@@ -205,6 +208,7 @@ impl Event {
             Self::ComeAndGo { place } => put(25, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::RenewKey { place } => put(26, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Rule { place } => put(27, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
+            Self::StrikeOff => put(28, &[], &[]),
             Self::Seats { place } => put(24, &[*place as u64], &[]),
             Self::Permit { group } => put(28, &[group.0], &[]),
         }

@@ -188,7 +188,7 @@ impl Node {
     ) {
         self.members.insert(group, members);
         let (now, offset) = (self.tick_at(now_ms), self.guarded_offset(now_ms, group));
-        replica.guards = self.guards;
+        (replica.guards, replica.accuses) = (self.guards, self.accuses);
         replica.keys = self.keys.held().clone();
         if self.moves.covers(group) {
             replica.moves();

@@ -44,6 +44,8 @@ pub struct Node {
     pub(crate) follows: bool,
     /// Whether its host keeps things back: see `replica::guard`.
     pub(crate) guards: bool,
+    /// Whether the beacon hears from here who has voted twice.
+    pub(crate) accuses: bool,
     /// Whether shards are cut and joined meanwhile.
     pub(crate) reshaping: bool,
     /// Whose seats move.
@@ -99,6 +101,7 @@ impl Node {
             sabotage,
             follows: false,
             guards: false,
+            accuses: false,
             reshaping: false,
             moves: Moving::default(),
             epochs: false,
@@ -120,6 +123,12 @@ impl Node {
     pub(crate) fn guard(&mut self) {
         self.guards = true;
         self.replicas.values_mut().for_each(|replica| replica.guards = true);
+    }
+
+    /// Whether the beacon hears from here who has voted twice.
+    pub(crate) fn accuse(&mut self, accuses: bool) {
+        self.accuses = accuses;
+        self.replicas.values_mut().for_each(|replica| replica.accuses = accuses);
     }
 
     pub(crate) fn tick_at(&self, now_ms: u64) -> Tick {

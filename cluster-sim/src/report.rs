@@ -128,6 +128,14 @@ coverage! {
     lies;
     /// Proofs of a double vote that honest members found.
     evidence;
+    /// Nodes that the beacon has accused of having voted twice.
+    accused;
+    /// Accused nodes that their organisations had struck off at the end, none of them with a seat.
+    struck_off;
+    /// Proofs of a double vote that liars made up and had the beacon judge.
+    slanders;
+    /// Ballots that the keys of accused nodes signed when these had no seat any more.
+    late_ballots;
     /// Times that a replica took part under another engine than before.
     stints;
     /// Shards that began as one half of another one.
@@ -237,6 +245,7 @@ impl Coverage {
             )
         });
         self.comings += comings.count() as u64;
+        self.accused += block.accused.accusations.len() as u64;
         self.epochs += block.epochs.records.len() as u64;
         let entrants = block.epochs.records.iter().flat_map(|record| &record.entrants);
         let silent = entrants.filter(|entrant| entrant.commitment.is_some() && entrant.secret.is_none());

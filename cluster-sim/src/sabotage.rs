@@ -179,6 +179,10 @@ sabotages! {
     KeyUnsynced;
     /// The registry has jobs decided as before there was another policy for them.
     PolicyBefore;
+    /// A group does not tell the beacon of the proofs in its state that a member has voted twice.
+    EvidenceUntold;
+    /// The beacon takes the seats of whoever a proof names, whether it holds or not.
+    AccusedUnproved;
     /// An epoch in which enough have revealed leaves the seed as it was.
     SeedStands;
     /// A commitment is taken when secrets of others can be seen.
@@ -256,6 +260,12 @@ impl Sabotage {
     #[must_use]
     pub const fn of_policies(self) -> bool {
         matches!(self, Self::PolicyBefore)
+    }
+
+    /// Whether it is a bug that only a run can meet in which members lose their seats because they vote twice.
+    #[must_use]
+    pub const fn of_removals(self) -> bool {
+        matches!(self, Self::EvidenceUntold | Self::AccusedUnproved)
     }
 
     /// Whether it is a bug that only a run with epochs can meet.

@@ -1,8 +1,10 @@
-//! Bugs about nodes that come and go, about their keys in the registry, and about who decides. Each is put back
-//! around the registry's step, in its view.
+//! Bugs about nodes that come and go, about their keys in the registry, about who decides, and about who is accused of
+//! having voted twice. Each is put back around the registry's step, in its view.
 
 use beacon::policies::policy_key;
-use beacon::{BeaconCommand, Matter, SignedCommand, keys, nodes, registry};
+use beacon::{BeaconCommand, Matter, SignedCommand, accused, keys, nodes, registry};
+use cross_shard::stream;
+use ledger::ballot::Equivocation;
 use ledger::genesis::NodeInfo;
 use ledger::ids::GroupId;
 use ledger::machine::{BlockContext, Machine};
@@ -24,6 +26,9 @@ pub(super) fn apply(
     at: BlockContext,
     command: &Command,
 ) -> Option<CommandOutcome> {
+    if let (Sabotage::AccusedUnproved, Command::Evidence(bytes)) = (sabotage, command) {
+        return accuse_whomever(work, view, at, command, bytes);
+    }
     let Command::Registry(bytes) = command else { return None };
     if at.group != GroupId::BEACON || !is_here(sabotage) {
         return None;
@@ -62,4 +67,29 @@ pub(super) fn apply(
         }
         _ => None,
     }
+}
+
+/// Has the beacon accuse whoever a proof names that it has not taken.
+fn accuse_whomever(
+    work: &mut BlockWork,
+    view: &mut View<'_>,
+    at: BlockContext,
+    command: &Command,
+    bytes: &[u8],
+) -> Option<CommandOutcome> {
+    if at.group != GroupId::BEACON {
+        return None;
+    }
+    let proof: Equivocation = borsh::from_slice(bytes).ok()?;
+    let outcome = work.apply(view, at, command);
+    if matches!(outcome, CommandOutcome::Ignored(_)) {
+        for (dest, message) in accused::accuse(view, &at, &proof) {
+            if dest == at.group {
+                work.receive(view, at, dest, message);
+            } else {
+                stream::emit(view, dest, message.encode());
+            }
+        }
+    }
+    Some(outcome)
 }

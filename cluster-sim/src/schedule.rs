@@ -89,6 +89,8 @@ pub enum Fault {
     RenewKey,
     /// Somebody wants the organisations to decide something by another policy: what, is decided when the registry is first asked.
     Rule,
+    /// A liar makes up a proof that an honest member has voted twice: of whom, is decided when the registry is asked.
+    Slander,
 }
 
 /// Everything that is drawn before a run starts.
@@ -255,6 +257,16 @@ impl Schedule {
         let end = (shape.safety_ms * 4 / 5).max(401);
         for _ in 0..count.unwrap_or(drawn) {
             self.faults.push((rng.random_range(400..end), Fault::Rule));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds proofs that liars make up, where the beacon takes seats for a proof.
+    pub(crate) fn slander(&mut self, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let end = shape.safety_ms.max(401);
+        for _ in 0..rng.random_range(2..=5) {
+            self.faults.push((rng.random_range(400..end), Fault::Slander));
         }
     }
 }

@@ -186,6 +186,7 @@ impl World {
             Fault::ComeAndGo => self.push(0, Event::ComeAndGo { place: None }),
             Fault::RenewKey => self.push(0, Event::RenewKey { place: None }),
             Fault::Rule => self.push(0, Event::Rule { place: None }),
+            Fault::Slander => self.slander(),
         }
     }
 
@@ -256,6 +257,7 @@ impl World {
             | Fault::ComeAndGo
             | Fault::RenewKey
             | Fault::Rule
+            | Fault::Slander
             | Fault::Ghost(..) => {}
         }
     }

@@ -117,6 +117,10 @@ pub(crate) struct World {
     pub(crate) rulings: Vec<Ruling>,
     /// What is drawn about the channel that is founded while the cluster runs, where it has money.
     pub(crate) money: ChaCha8Rng,
+    /// What is drawn about proofs that are made up, and about who signs on without a seat.
+    pub(crate) removing: ChaCha8Rng,
+    /// Where members lose their seats because they vote twice: the last block of each group that changed its committee.
+    pub(crate) turned: BTreeMap<GroupId, u64>,
     /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them: also of the channel
     /// that is founded meanwhile, where it has money.
     pub(crate) seatings: Vec<Committee>,
@@ -165,15 +169,18 @@ impl World {
             node.reshapes(shape.reshaping);
             node.epochs = shape.epochs > 0;
             node.seats_move(shape.movable());
+            node.accuse(shape.removals > 0);
         }
+        // Where members lose their seats nothing else moves but what is asked for.
+        let none = (shape.removals > 0).then_some(0);
         if shape.reshaping {
-            schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
+            schedule.reshape(config.reshapes.or(none), &shape, &mut stream(seed, 11));
         }
         if shape.moving {
-            schedule.move_seats(config.moves, &shape, &mut stream(seed, 12));
+            schedule.move_seats(config.moves.or(none), &shape, &mut stream(seed, 12));
         }
         if shape.coming_and_going {
-            schedule.come_and_go(config.comings, &shape, &mut stream(seed, 13));
+            schedule.come_and_go(config.comings.or(none), &shape, &mut stream(seed, 13));
         }
         if shape.renewing {
             schedule.renew_keys(config.keys, &shape, &mut stream(seed, 15));
@@ -191,7 +198,10 @@ impl World {
         let switching = shape.switching.map(GroupId::shard);
         let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
         let byzantine = bft || switching.is_some() || shape.beacon_goes_over;
-        let liars = if byzantine && shape.scenario != Scenario::Minority {
+        let liars = if shape.removals > 0 {
+            schedule.slander(&shape, &mut stream(seed, 29));
+            liars::accusable(&genesis, shape.removals, config.lie, &mut stream(seed, 27))
+        } else if byzantine && shape.scenario != Scenario::Minority {
             liars::cast(&genesis, switching, config.lie, config.too_many, &mut stream(seed, 7))
         } else {
             Vec::new()
@@ -228,6 +238,7 @@ impl World {
         facts.nodes_come_and_go = shape.coming_and_going;
         facts.keys_change = shape.renewing;
         facts.policies_change = shape.ruling;
+        facts.accused_lose_seats = shape.removals > 0;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -251,6 +262,8 @@ impl World {
             ruling: stream(seed, 18),
             rulings: Vec::new(),
             money: stream(seed, 26),
+            removing: stream(seed, 28),
+            turned: BTreeMap::new(),
             seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
@@ -390,6 +403,7 @@ impl World {
             Event::ComeAndGo { place } => self.come_and_go(place),
             Event::RenewKey { place } => self.renew_key(place),
             Event::Rule { place } => self.rule(place),
+            Event::StrikeOff => self.strike_off(),
             Event::Seats { place } => self.hear_seats(place),
             Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
@@ -534,6 +548,9 @@ impl World {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
                         self.announce(version);
+                    }
+                    if self.shape.removals > 0 && block.header.committee_hash != block.header.next_committee_hash {
+                        self.turned.insert(block.group, height);
                     }
                     if block.group == GroupId::BEACON && (self.shape.moving || self.shape.money > 0) {
                         self.announce_seats(block);

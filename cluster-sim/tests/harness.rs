@@ -76,6 +76,7 @@ fn found(sabotage: Sabotage) -> Outcome {
     let lie = match sabotage {
         Sabotage::JudgeSkipsSignatures => Some(Lie::BadProposer),
         Sabotage::ForeignRound | Sabotage::ForeignCommittee => Some(Lie::Forger),
+        Sabotage::EvidenceUntold => Some(Lie::DoubleVoter),
         _ => None,
     };
     let config = if sabotage.byzantine() {
@@ -107,6 +108,8 @@ fn found(sabotage: Sabotage) -> Outcome {
         SimConfig { keys: Some(12), shards: Some(2), ..usual }
     } else if sabotage.of_policies() {
         SimConfig { policies: Some(6), reshapes: Some(6), shards: Some(2), ..usual }
+    } else if sabotage.of_removals() {
+        SimConfig { removals: Some(2), lie, shards: Some(2), replicas: Some(4), nodes: Some(7), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
@@ -522,6 +525,50 @@ fn the_cluster_decides_by_other_policies_whatever_happens() {
     let (rulings, halves) = (sum(|report| report.coverage.rulings), sum(|report| report.coverage.halves));
     assert!(rulings >= 4 * runs.len() as u64, "{rulings} approvals of policies in {} runs", runs.len());
     assert!(halves >= runs.len() as u64 / 2, "{halves} shards began as halves in {} runs", runs.len());
+}
+
+/// Whoever votes twice in a shard loses all its seats, those of the beacon among them, without anybody's command, is
+/// struck off by its organisation, and counts nowhere any more; its groups go on, also where somebody has to register a
+/// node first. Of those whom liars accuse nobody loses anything.
+#[test]
+fn whoever_votes_twice_loses_all_its_seats_and_nobody_else_does_whatever_happens() {
+    let shapes = [(4, 7, 0, Engine::Raft), (4, 5, 0, Engine::Bft), (7, 9, 2, Engine::Raft)];
+    let runs: Vec<(Scenario, (u16, u32, u32, Engine), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(17_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes, reshapes, beacon), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            beacon: Some(*beacon),
+            removals: Some(2),
+            lie: seed.is_multiple_of(2).then_some(Lie::DoubleVoter),
+            reshapes: Some(*reshapes),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    for report in &reports {
+        let (accused, struck_off) = (report.coverage.accused, report.coverage.struck_off);
+        assert!(struck_off <= accused && accused <= 2, "seed {}: {accused} accused, {struck_off} gone", report.seed);
+    }
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (accused, struck_off) = (sum(|report| report.coverage.accused), sum(|report| report.coverage.struck_off));
+    println!("{accused} nodes were accused and {struck_off} struck off in {} runs", runs.len());
+    assert!(accused >= runs.len() as u64, "{accused} nodes were accused in {} runs", runs.len());
+    assert!(struck_off >= runs.len() as u64, "{struck_off} nodes were struck off in {} runs", runs.len());
+    let (seated, slanders) = (sum(|report| report.coverage.reseated), sum(|report| report.coverage.slanders));
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+    assert!(slanders >= runs.len() as u64, "liars made up {slanders} proofs in {} runs", runs.len());
+    let late = sum(|report| report.coverage.late_ballots);
+    assert!(late >= runs.len() as u64, "keys without a seat signed {late} ballots in {} runs", runs.len());
 }
 
 /// Where seats move and nodes come and go a key is wanted of who is about to lose a seat, or to get one.

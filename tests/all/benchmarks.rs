@@ -1,7 +1,7 @@
-//! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other, of going from
-//! one to the other, of a node that takes a replica over, and of a shard that is cut and joined, in a very small size: that
-//! it founds, pays, joins, is refused, silences, kills, switches, takes over and cuts as it says. How fast anything is, is for
-//! `make soak`.
+//! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other, of going
+//! from one to the other, of a node that takes a replica over, of a shard that is cut and joined, and plainly of a
+//! shard that the Byzantine engine orders, in a very small size: that it founds, pays, joins, is refused, silences,
+//! kills, switches, takes over and cuts as it says. How fast anything is, is for `make soak`.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -26,6 +26,19 @@ fn above_zero(told: &Value, fields: &[&str]) {
     for field in fields {
         assert!(told[field].as_f64() > Some(0.0), "{field} in {told}");
     }
+}
+
+#[test]
+fn a_byzantine_shard_pays_under_load() {
+    let line = "--consensus bft --accounts 20 --transactions 400 --in-flight 64 --seconds 1 --at-least 0.00001";
+    let told = bench(line);
+    above_zero(&told, &["tps", "committed", "seconds", "bound_tps", "bound_ratio"]);
+    assert_eq!((&told["consensus"], &told["shards"], &told["replicas"]), (&json!("bft"), &json!(1), &json!(4)));
+    assert_eq!((&told["rejected"], &told["aborted"], &told["rejections"]), (&json!(0), &json!(0), &json!({})));
+    above_zero(&told["latency_ms"], &["p50", "p99"]);
+    // Whoever votes for a batch has checked it, also where one organisation runs all of it.
+    assert_eq!((&told["verify_mode"], &told["verifies_per_tx"]), (&json!("ingest"), &json!(4)));
+    assert_eq!(told["durable"], json!(true));
 }
 
 #[test]

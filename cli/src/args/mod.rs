@@ -735,6 +735,9 @@ pub struct Sim {
     /// How many transactions there are about a channel that is founded while it runs; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=200))]
     pub money: Option<u32>,
+    /// How many members of Byzantine shards vote twice and lose all their seats for it; otherwise none do
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8))]
+    pub removals: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

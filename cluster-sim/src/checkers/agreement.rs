@@ -163,7 +163,7 @@ pub struct Agreement {
     clock_ms: Option<u64>,
 }
 
-fn tagged(tag: &[u8], parts: &[&[u8]]) -> Hash32 {
+pub(super) fn tagged(tag: &[u8], parts: &[&[u8]]) -> Hash32 {
     let mut hasher = Sha256::new();
     hasher.update(tag);
     parts.iter().for_each(|part| hasher.update(part));
@@ -182,7 +182,7 @@ fn question(ballot: &Ballot) -> Question {
     (ballot.node, ballot.group, ballot.index, ballot.round, kind(ballot))
 }
 
-fn digest(ballot: &Ballot) -> Hash32 {
+pub(super) fn digest(ballot: &Ballot) -> Hash32 {
     tagged(b"seamark/ballot/v1", &[&borsh::to_vec(ballot).unwrap_or_default()])
 }
 
@@ -374,7 +374,7 @@ impl Agreement {
 }
 
 /// Judges a proof: two ballots of one member, to one question, both signed.
-fn judge(facts: &Facts, group: GroupId, proof: &Equivocation) -> Result<(), String> {
+pub(super) fn judge(facts: &Facts, group: GroupId, proof: &Equivocation) -> Result<(), String> {
     let (one, other) = (&proof.first.ballot, &proof.second.ballot);
     if one == other || question(one) != question(other) || one.committee != other.committee || one.group != group {
         return Err("the ballots do not exclude each other".to_owned());

@@ -1,6 +1,7 @@
-//! Nodes that come and go: who is struck off has no seat from then on, and neither its number nor its key is given again; who
-//! is drained gets no seat, and in the end has none that others can take; seats change a few at a time, and no committee becomes
-//! smaller by it than it began.
+//! Nodes that come and go: who is struck off has no seat from then on, and neither its number nor its key is given
+//! again; who is drained, or accused of having voted twice, gets no seat, and in the end has none that others can take;
+//! seats change a few at a time, and no committee becomes smaller by it than it began, unless it goes on without one
+//! that is accused.
 //!
 //! What organisations have asked for is read from the commands that the registry has carried out, each once; who has which
 //! seats from the beacon's mail.
@@ -22,6 +23,19 @@ struct Known {
     keys: Vec<PublicKey>,
     drained: bool,
     gone: bool,
+    accused: bool,
+}
+
+impl Known {
+    /// Why it takes no seat, if it does not.
+    const fn out(&self) -> Option<&'static str> {
+        match self {
+            Self { gone: true, .. } => Some("gone"),
+            Self { accused: true, .. } => Some("accused"),
+            Self { drained: true, .. } => Some("drained"),
+            Self { .. } => None,
+        }
+    }
 }
 
 /// The nodes of a run.
@@ -53,7 +67,7 @@ fn judged(group: GroupId) -> bool {
 
 impl Comings {
     fn begin(&mut self, facts: &Facts) {
-        let known = |key| Known { keys: vec![key], drained: false, gone: false };
+        let known = |key| Known { keys: vec![key], drained: false, gone: false, accused: false };
         self.nodes = facts.genesis.nodes.iter().map(|node| (node.id, known(node.key))).collect();
         let first = facts.genesis.committees.iter().filter(|committee| judged(committee.group));
         self.seats = first.map(|committee| (committee.group, committee.clone())).collect();
@@ -65,8 +79,8 @@ impl Comings {
                 if self.nodes.iter().any(|(id, node)| *id == info.id || node.keys.contains(&info.key)) {
                     found.push(format!("node {} is registered, and its number or its key was another one's", info.id));
                 }
-                let known = Known { keys: vec![info.key], drained: info.capacity == 0, gone: false };
-                self.nodes.insert(info.id, known);
+                let (keys, drained) = (vec![info.key], info.capacity == 0);
+                self.nodes.insert(info.id, Known { keys, drained, gone: false, accused: false });
             }
             BeaconCommand::SetNodeCapacity { node, capacity } => {
                 if let Some(known) = self.nodes.get_mut(&node) {
@@ -110,8 +124,9 @@ impl Comings {
                 found.push(format!("node {} is to have a seat in {group}, and there is none of it", member.node));
             }
             let new = before.is_some_and(|before| before.index_of(member.node).is_none());
-            if new && is_out && known.is_some_and(|known| known.drained) {
-                found.push(format!("node {} gets a seat in {group}, and is drained", member.node));
+            let why = known.filter(|known| !known.gone && new && is_out).and_then(Known::out);
+            if let Some(why) = why {
+                found.push(format!("node {} gets a seat in {group}, and is {why}", member.node));
             }
         }
     }
@@ -130,7 +145,9 @@ impl Comings {
         }
         let first = *self.first.entry(group).or_insert(before.members.len());
         let fewer = committee.members.len() < before.members.len() && committee.members.len() < first;
-        if fewer && committee.engine == before.engine {
+        let gone = before.members.iter().filter(|member| committee.index_of(member.node).is_none());
+        let without = gone.filter_map(|member| self.nodes.get(&member.node)).any(|known| known.accused);
+        if fewer && !without && committee.engine == before.engine {
             let nodes = |of: &Committee| of.members.iter().map(|member| member.node.0).collect::<Vec<_>>();
             found.push(format!(
                 "{group} goes on with fewer members than before: {:?} in the place of {:?}, and began with {first}",
@@ -142,8 +159,13 @@ impl Comings {
     }
 
     fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
-        let out = self.nodes.iter().filter(|(_, known)| known.drained || known.gone).map(|(id, _)| *id);
+        let out = self.nodes.iter().filter(|(_, known)| known.out().is_some()).map(|(id, _)| *id);
         let out: BTreeSet<NodeId> = out.collect();
+        for accusation in &block.accused.accusations {
+            if let Some(known) = self.nodes.get_mut(&accusation.node) {
+                known.accused = true;
+            }
+        }
         for governed in &block.governed {
             let Governed::Registered(signed) = governed else { continue };
             if self.commands.insert(signed.encode())
@@ -177,14 +199,14 @@ impl Comings {
         }
     }
 
-    /// At the end: who is drained has no seat that somebody else could have.
+    /// At the end: who takes no seat has none that somebody else could have.
     fn end(&self, found: &mut Vec<String>) {
-        let usable = self.nodes.values().filter(|node| !node.drained && !node.gone).count();
+        let usable = self.nodes.values().filter(|node| node.out().is_none()).count();
         for committee in self.seats.values().filter(|committee| committee.members.len() <= usable) {
             for member in &committee.members {
-                if self.nodes.get(&member.node).is_none_or(|known| known.drained || known.gone) {
+                if let Some(why) = self.nodes.get(&member.node).map_or(Some("unknown"), Known::out) {
                     let group = committee.group;
-                    found.push(format!("node {} is drained, and still has a seat in {group}", member.node));
+                    found.push(format!("node {} is {why}, and still has a seat in {group}", member.node));
                 }
             }
         }

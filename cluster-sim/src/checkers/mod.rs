@@ -5,6 +5,7 @@
 //! use its data types, its codecs and the signature primitive, and nothing else; what transactions
 //! mean they work out in [`own`]. A transaction without an answer is unknown, not absent.
 
+pub mod accusations;
 pub mod agreement;
 pub mod atomicity;
 pub mod certificates;
@@ -62,7 +63,7 @@ use crate::report::Coverage;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
-pub use seen::{BlockSeen, BornSeen, EpochsSeen, Given, Governed, RegisterWrite, Seen};
+pub use seen::{AccusedSeen, BlockSeen, BornSeen, EpochsSeen, Given, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -124,6 +125,8 @@ pub struct Facts {
     pub keys_change: bool,
     /// Whether the cluster comes to decide by other policies.
     pub policies_change: bool,
+    /// Whether the beacon hears who has voted twice, and takes the seats of that node.
+    pub accused_lose_seats: bool,
     /// Payments that are in no load: of more than there is, signed by a liar in somebody's name.
     pub overdrafts: BTreeSet<TxId>,
     /// Channels: those of the genesis, and those that were founded while the cluster ran.
@@ -167,6 +170,7 @@ impl Facts {
             nodes_come_and_go: false,
             keys_change: false,
             policies_change: false,
+            accused_lose_seats: false,
             overdrafts: BTreeSet::new(),
             channels: BTreeSet::new(),
             committees: BTreeMap::new(),
@@ -339,6 +343,7 @@ impl Checkers {
             Box::new(streams::Streams::default()),
             Box::new(epochs::Epochs::default()),
             Box::new(comings::Comings::default()),
+            Box::new(accusations::Accusations::default()),
             Box::new(keys::Keys::default()),
             Box::new(rules::Rules::default()),
         ]

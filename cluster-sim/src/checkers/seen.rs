@@ -1,12 +1,13 @@
 //! What checkers are told as it happens.
 
-use beacon::Contribution;
 use beacon::epochs::{Deal, EpochRecord};
+use beacon::{Accusation, Contribution};
 use bytes::Bytes;
 use consensus::local::Msg;
 use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::committee::{Committee, Engine};
 use ledger::crypto::PublicKey;
@@ -88,6 +89,17 @@ pub struct BlockSeen {
     pub committees: Vec<Committee>,
     /// What a block of the beacon has about epochs.
     pub epochs: EpochsSeen,
+    /// What a block of the beacon has about double votes.
+    pub accused: AccusedSeen,
+}
+
+/// What a block of the beacon brings and writes about double votes.
+#[derive(Clone, Debug, Default)]
+pub struct AccusedSeen {
+    /// What its entry brings as proofs, taken or not, in order.
+    pub proofs: Vec<Equivocation>,
+    /// Accusations that it has written.
+    pub accusations: Vec<Accusation>,
 }
 
 /// What a block of the beacon brings and writes about epochs.

@@ -13,7 +13,7 @@ use ledger::ids::{ClusterId, GroupId, Height, Incarnation, LayoutVersion, Ledger
 use ledger::layout::Layout;
 use ledger::tx::Move;
 
-use super::{BlockSeen, EpochsSeen, Facts, own};
+use super::{AccusedSeen, BlockSeen, EpochsSeen, Facts, own};
 use crate::workload::{Handing, Operation, Purpose};
 
 /// The facts of a cluster that begins with a layout.
@@ -103,6 +103,7 @@ pub(super) fn block(group: GroupId, height: u64) -> BlockSeen {
         layout: None,
         committees: Vec::new(),
         epochs: EpochsSeen::default(),
+        accused: AccusedSeen::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
 //! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon, `shards` has
-//! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go, `keys` gives them other signing keys, `rules` has other policies of the cluster; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
+//! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go, `keys` gives them other signing keys, `rules` has other policies of the cluster, `removals` strikes off who has voted twice; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
 //! clients, `lapses` counts what became of them, `permits` has assets permitted in the channel that is founded, `changes` counts what money does there.
 
 mod acts;
@@ -17,6 +17,7 @@ mod lapses;
 mod nodes;
 mod permits;
 mod registry;
+mod removals;
 mod rules;
 mod shards;
 mod switch;
@@ -221,6 +222,9 @@ impl World {
         }
         if self.shape.epochs > 0 {
             self.push(epochs::ASK_MS, Event::Epochs);
+        }
+        if self.shape.removals > 0 {
+            self.push(removals::ASK_MS, Event::StrikeOff);
         }
     }
 

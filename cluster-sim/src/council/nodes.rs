@@ -54,7 +54,7 @@ enum Next {
     Sign(NodeId, BeaconCommand),
 }
 
-fn seated(view: &mut View<'_>, node: NodeId) -> bool {
+pub(super) fn seated(view: &mut View<'_>, node: NodeId) -> bool {
     let has = |committee: &Committee| committee.index_of(node).is_some();
     registry::committees(view).iter().any(has) || registry::coming(view).iter().any(has)
 }

@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Has whoever leads a group sequence an entry without a command.
-    fn rush(&mut self, group: GroupId) {
+    pub(super) fn rush(&mut self, group: GroupId) {
         if let Some(leader) = self.leader_of(group) {
             self.on_node(leader, None, |node, now_ms, out| {
                 node.with(now_ms, group, out, |replica, now, out| replica.inject(now, Vec::new(), out));

@@ -28,7 +28,7 @@ use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, SignedBallot};
 use ledger::committee::{Committee, Engine};
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, GroupId, NodeId, Tick, TimeMs};
+use ledger::ids::{ClusterId, GroupId, GroupKind, NodeId, Tick, TimeMs};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -410,6 +410,30 @@ pub(crate) fn cast(
             let lie = if lie.signs_twice() && committee.group == GroupId::BEACON { Lie::Slow } else { lie };
             all.push((node, committee.group, lie));
         }
+    }
+    all
+}
+
+/// Ways to sign twice that are found out within a short run.
+const ACCUSABLE: [Lie; 3] = [Lie::DoubleVoter, Lie::Equivocator, Lie::Twins];
+
+/// Draws who votes twice in runs in which that costs all seats: so many members of Byzantine shards as far as these
+/// bear it, each on a node of its own, spread over the shards.
+pub(crate) fn accusable(genesis: &Genesis, count: u32, fixed: Option<Lie>, rng: &mut ChaCha8Rng) -> Cast {
+    let shards = genesis.committees.iter().filter(|committee| committee.group.kind() == Some(GroupKind::Shard));
+    let mut shards: Vec<&Committee> = shards.filter(|committee| committee.engine == Engine::Bft).collect();
+    shards.shuffle(rng);
+    let mut all = Cast::new();
+    for _ in 0..count {
+        let lies = |committee: &Committee| all.iter().filter(|(_, group, _)| *group == committee.group).count();
+        let bear = shards.iter().filter(|shard| lies(shard) < Engine::Bft.tolerated(shard.members.len()));
+        let Some(shard) = bear.min_by_key(|shard| lies(shard)) else { break };
+        let nodes = shard.members.iter().map(|member| member.node);
+        let free: Vec<NodeId> = nodes.filter(|node| all.iter().all(|(liar, ..)| liar != node)).collect();
+        let (node, drawn) = (free.choose(rng).copied(), ACCUSABLE.choose(rng).copied());
+        let lie = fixed.or(drawn).unwrap_or(Lie::DoubleVoter);
+        let group = shard.group;
+        all.extend(node.map(|node| (node, group, lie)));
     }
     all
 }

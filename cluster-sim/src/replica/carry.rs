@@ -115,8 +115,9 @@ impl Replica {
                 jobs.push_back(Self::bft_submit(id, entry.clone()));
                 jobs.push_back(Job::Engine(local::Input::Propose(entry)));
             }
-            // The beacon would move the seats of whoever is accused, and those of the genesis do not move here.
-            driver::Output::Send { group, message: PeerMessage::Evidence(_), .. } if group != self.group => {}
+            // The beacon would move the seats of whoever is accused, and those of the genesis do not move in most runs.
+            driver::Output::Send { group, message: PeerMessage::Evidence(_), .. }
+                if group != self.group && (!self.accuses || self.sabotage == Some(Sabotage::EvidenceUntold)) => {}
             driver::Output::Send { node, group, message } => {
                 if group == self.group && matches!(message, PeerMessage::Bundle(_)) {
                     out.push(Effect::PassedOn);

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use beacon::Contribution;
+use beacon::accused::accused_key;
 use beacon::epochs::{Deal, EpochRecord, deal_key, record_key};
 use beacon::registry::seed_key;
+use beacon::{Accusation, Contribution};
 use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
 use cross_shard::Message;
 use cross_shard::bundle::Bundle;
+use ledger::ballot::Equivocation;
 use ledger::committee::Committee;
 use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
@@ -27,7 +29,7 @@ use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::{BlockSeen, EpochsSeen, Governed, RegisterWrite, Seen};
+use crate::checkers::{AccusedSeen, BlockSeen, EpochsSeen, Governed, RegisterWrite, Seen};
 use crate::copies::Tapped;
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded, stint};
@@ -307,6 +309,7 @@ pub(crate) fn seen(
         layout,
         committees,
         epochs: epochs(group, writes, payload),
+        accused: accused(group, writes, payload),
     }
 }
 
@@ -335,6 +338,25 @@ fn epochs(group: GroupId, writes: &[(Vec<u8>, Option<Bytes>)], payload: &Bytes) 
         } else if *key == seed_key() {
             seen.seed = borsh::from_slice(value).ok();
         }
+    }
+    seen
+}
+
+/// What a block of the beacon has about double votes, from the entry and the writes.
+fn accused(group: GroupId, writes: &[(Vec<u8>, Option<Bytes>)], payload: &Bytes) -> AccusedSeen {
+    let mut seen = AccusedSeen::default();
+    if group != GroupId::BEACON {
+        return seen;
+    }
+    for command in &Entry::decode(payload).commands {
+        if let Command::Evidence(bytes) = command {
+            seen.proofs.extend(borsh::from_slice::<Equivocation>(bytes));
+        }
+    }
+    let mut family = accused_key(NodeId(0));
+    family.truncate(family.len() - size_of::<u32>());
+    for (_, value) in writes.iter().filter(|(key, _)| key.starts_with(&family)) {
+        seen.accusations.extend(value.iter().flat_map(|value| borsh::from_slice::<Accusation>(value)));
     }
     seen
 }

@@ -196,6 +196,8 @@ pub struct Replica {
     sabotage: Option<Sabotage>,
     /// Whether the host keeps things back: see `guard`.
     pub(crate) guards: bool,
+    /// Whether the beacon is told who has voted twice, and takes the seats of that node.
+    pub(crate) accuses: bool,
     /// The keys of its node.
     pub(crate) keys: NodeKeys,
     /// How the group began, unless that stands in the genesis.
@@ -336,6 +338,7 @@ impl Replica {
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },
             sabotage,
             guards: false,
+            accuses: false,
             keys: node_key(node).clone().into(),
             founded: None,
             born: None,

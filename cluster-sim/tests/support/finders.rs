@@ -72,6 +72,8 @@ const FINDERS: &[(Sabotage, &[&str])] = &[
     (Sabotage::KeyDroppedEarly, &["keys"]),
     (Sabotage::KeyUnsynced, &["liveness", "keys"]),
     (Sabotage::PolicyBefore, &["rules"]),
+    (Sabotage::EvidenceUntold, &["liveness"]),
+    (Sabotage::AccusedUnproved, &["accusations"]),
     (Sabotage::SeedStands, &["epochs"]),
     (Sabotage::CommitLate, &["epochs"]),
     (Sabotage::SecretUnchecked, &["epochs"]),

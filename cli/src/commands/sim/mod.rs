@@ -170,6 +170,7 @@ fn config(args: &Sim) -> SimConfig {
         keys: args.keys,
         policies: args.policies,
         money: args.money,
+        removals: args.removals,
         lie: args.lie,
         too_many: false,
         sabotage: None,
