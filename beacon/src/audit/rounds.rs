@@ -149,7 +149,7 @@ mod tests {
             // Sixteen in a second at most, and not half as many as that.
             assert!(streams * 1_000 <= AUDIT_STREAMS_PER_S * round, "{streams} in {round} ms");
             assert!(round == 1_000 || 2 * streams * 1_000 > AUDIT_STREAMS_PER_S * round, "{streams} in {round} ms");
-            assert!(round >= longest && (longest == 0 || round % longest == 0), "{streams}");
+            assert!(round >= longest && (longest == 0 || round.is_multiple_of(longest)), "{streams}");
             longest = round;
         }
         assert_eq!([1, 16, 17, 32, 33, 1022].map(round_ms), [1_000, 1_000, 2_000, 2_000, 4_000, 64_000]);

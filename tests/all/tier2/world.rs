@@ -230,6 +230,7 @@ impl World {
             channel_engine: Engine::Raft,
             founding: false,
             money: 0,
+            removals: 0,
             anchors: false,
             guarded: false,
             transactions: rng.random_range(TRANSACTIONS),
