@@ -420,13 +420,28 @@ pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Send
     }
 }
 
+/// Sends what the receiver has not yet of a file. The next part is read while one is on its way.
 async fn send_file(peer: &Peer, name: &[u8; 32], file: u32, path: &Path, length: u64, have: u64) -> Sending<()> {
-    let mut offset = have.min(length);
-    while offset < length {
+    let read = |offset: u64| {
         let path = path.to_path_buf();
-        let data = blocking(move || read_part(&path, offset)).await.map_err(network)?;
+        blocking(move || read_part(&path, offset))
+    };
+    let mut offset = have.min(length);
+    let mut ahead: Option<(u64, Bytes)> = None;
+    while offset < length {
+        let data = match ahead.take() {
+            Some((at, data)) if at == offset => data,
+            _ => read(offset).await.map_err(network)?,
+        };
+        let end = offset + data.len() as u64;
         let part = wire::Part { snapshot: *name, file, offset_bytes: offset, data };
-        let next = match call(peer, wire::SNAPSHOT_PART, peer.request(&part)).await? {
+        let sending = call(peer, wire::SNAPSHOT_PART, peer.request(&part));
+        let reading = async {
+            let read = if end < length { Some((end, read(end).await?)) } else { None };
+            io::Result::Ok(read)
+        };
+        let (sent, read) = tokio::join!(sending, reading);
+        let next = match sent? {
             wire::PartReply::Continue(next) => next,
             wire::PartReply::Unknown => {
                 return Err(network("the receiver is not receiving this snapshot any more"));
@@ -435,6 +450,7 @@ async fn send_file(peer: &Peer, name: &[u8; 32], file: u32, path: &Path, length:
         if next <= offset {
             return Err(network("the receiver went back in a snapshot file"));
         }
+        ahead = read.map_err(network)?;
         offset = next;
     }
     Ok(())

@@ -100,7 +100,8 @@ fn cuts(mut files: Vec<(&[u8], u64)>, parts_max: usize, part_bytes_min: u64) -> 
     let whole_bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     let part_bytes = whole_bytes.div_ceil(parts_max.max(1) as u64).max(part_bytes_min).max(1);
     let (mut cuts, mut open_bytes) = (Vec::new(), 0);
-    let mut last: &[u8] = &[];
+    // Nothing lies before the first of them.
+    let mut last: &[u8] = files.first().map_or(&[], |(start, _)| start);
     for (start, bytes) in files {
         if open_bytes >= part_bytes && start > last {
             cuts.push(start);
