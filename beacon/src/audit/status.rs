@@ -9,7 +9,7 @@ use ledger::view::View;
 use crate::audit::flows::{self, AssetSums};
 use crate::audit::lines::Lines;
 use crate::audit::quarantine::{self, DivergentMark, Quarantine};
-use crate::audit::{AUDIT_VERSION, Finding, GroupAudit, findings, trail};
+use crate::audit::{AUDIT_VERSION, Finding, GroupAudit, findings, rounds, trail};
 use crate::limits::AUDIT_TRANSITS_MAX;
 use crate::registry::{self, Checkpoint};
 
@@ -71,8 +71,9 @@ impl AuditStatus {
         let mut groups: Vec<GroupState> = others.iter().map(|group| state(view, *group)).collect();
         for entry in registry::layout(view).into_iter().flat_map(|layout| layout.lineage) {
             let gone = state(view, entry.group);
+            // Not before it has shown its streams at its end, too: until then no shard is compared.
             let end = gone.checkpoint.map(|last| last.height);
-            if gone.audited.map(|audit| audit.height) != end {
+            if rounds::upto(view, entry.group) != end {
                 groups.push(gone);
             }
         }

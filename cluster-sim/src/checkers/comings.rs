@@ -144,10 +144,12 @@ impl Comings {
             found.push(format!("{leaving} members of {group} leave at once and {joining} join; {most} may"));
         }
         let first = *self.first.entry(group).or_insert(before.members.len());
-        let fewer = committee.members.len() < before.members.len() && committee.members.len() < first;
         let gone = before.members.iter().filter(|member| committee.index_of(member.node).is_none());
-        let without = gone.filter_map(|member| self.nodes.get(&member.node)).any(|known| known.accused);
-        if fewer && !without && committee.engine == before.engine {
+        // A committee goes on without who is accused, one seat fewer for each and no more.
+        let without = gone.filter_map(|member| self.nodes.get(&member.node)).filter(|known| known.accused).count();
+        let stay = committee.members.len().saturating_add(without);
+        let fewer = stay < before.members.len() && committee.members.len() < first;
+        if fewer && committee.engine == before.engine {
             let nodes = |of: &Committee| of.members.iter().map(|member| member.node.0).collect::<Vec<_>>();
             found.push(format!(
                 "{group} goes on with fewer members than before: {:?} in the place of {:?}, and began with {first}",

@@ -186,7 +186,13 @@ impl Conservation {
                     with_height = Some(replica);
                 }
             }
-            let Some(replica) = with_height else { return Ok(()) };
+            let Some(replica) = with_height else {
+                // A channel that the registry names and that has no block yet holds nothing.
+                if group.kind() == Some(GroupKind::Channel) && !self.heights.contains_key(&group) {
+                    continue;
+                }
+                return Ok(());
+            };
             newest.push(replica);
         }
         let mut held: BTreeMap<AssetId, u128> = BTreeMap::new();

@@ -117,7 +117,7 @@ async fn gathered(sender: &Arc<Sender>, mut come: Vec<NodeId>, index: u64, toler
         if come.is_empty() || now >= until {
             return there;
         }
-        if there.is_empty() {
+        if there.len() <= tolerated {
             let reached = vouch::tip(sender, &come, tolerated).await;
             if reached > tip {
                 (tip, still_at) = (reached, now + STILL);

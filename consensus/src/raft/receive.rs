@@ -225,6 +225,11 @@ impl Transfer {
         Ok(Self { name, manifest: Arc::new(manifest), secret, path })
     }
 
+    /// Whether its values are sealed under a key that is of this copy alone.
+    fn is_sealed(&self) -> bool {
+        !self.secret.0.is_empty()
+    }
+
     /// Name of its folder.
     pub(crate) fn folder_name(&self) -> String {
         folder_name(&self.name)
@@ -287,9 +292,10 @@ impl Transfer {
 
     /// Names all files that do not verify, and removes those that are wrong, so that one more transfer brings all of them.
     ///
-    /// Nothing is made durable: what becomes the state is a copy, which is, and of what a failure of the power leaves here the
-    /// next transfer finds out by this whether it is worth anything. A large snapshot is gone again before the system has
-    /// written it.
+    /// A sealed one is not made durable: what becomes the state is sealed anew, which is, and of what a failure of the power
+    /// leaves here the next transfer finds out by this whether it is worth anything. So it is gone again before the system has
+    /// written it. Of any other one the files themselves become those of the state, and are durable before anybody waits for
+    /// them.
     pub(crate) fn verify(&self) -> io::Result<Option<String>> {
         let mut bad = Vec::new();
         for info in &self.manifest.files {
@@ -302,7 +308,18 @@ impl Transfer {
             if length != info.length_bytes || sha256 != info.sha256 {
                 fs::remove_file(&path)?;
                 bad.push(format!("{} did not verify", info.path));
+                continue;
             }
+            if self.is_sealed() {
+                continue;
+            }
+            fs::File::open(&path)?.sync_all()?;
+            if let Some(parent) = path.parent() {
+                snapshot::sync_dir(parent)?;
+            }
+        }
+        if !self.is_sealed() {
+            snapshot::sync_dir(&self.path)?;
         }
         Ok((!bad.is_empty()).then(|| bad.join(", ")))
     }

@@ -57,16 +57,17 @@ impl Shares {
         self.all.amount()
     }
 
-    /// Whether an organisation may have one more transaction of so many bytes, where all may have `max`. Clients of
-    /// organisations that the registry does not know share.
+    /// Whether an organisation may have one more transaction of so many bytes, where all may have `max`. One that has
+    /// nothing there is never told to wait for itself. Clients of organisations that the registry does not know share.
     pub(super) fn allows(&self, org: Option<OrgId>, bytes: usize, max: Amount) -> bool {
         let own = self.orgs.get(&org).map_or(Amount::default(), |count| count.amount());
         let total = self.total();
+        let first = own.txs == 0 && total.txs < max.txs && total.bytes.saturating_add(bytes) < max.bytes;
         let fits = |own: usize, all: usize, more: usize, max: usize| {
             let free = max.saturating_sub(all.saturating_add(more));
             own.saturating_add(more) <= free.saturating_mul(ORG_FLIGHTS_PER_FREE)
         };
-        fits(own.txs, total.txs, 1, max.txs) && fits(own.bytes, total.bytes, bytes, max.bytes)
+        first || fits(own.txs, total.txs, 1, max.txs) && fits(own.bytes, total.bytes, bytes, max.bytes)
     }
 
     /// Holds a transaction for an organisation.
@@ -143,9 +144,23 @@ mod tests {
         held.replace(Bytes::from(vec![7; 48]));
         assert_eq!((shares.total(), held.bytes().len()), (Amount { txs: 1, bytes: 48 }, 48));
         assert!(!shares.allows(ORGS[0], 3, max) && shares.allows(ORGS[0], 2, max));
-        assert!(shares.allows(ORGS[1], 26, max) && !shares.allows(ORGS[1], 27, max));
+        assert!(shares.allows(ORGS[1], 51, max) && !shares.allows(ORGS[1], 52, max), "its first takes what is left");
         drop(held);
         assert_eq!(shares.total(), Amount::default());
+    }
+
+    #[test]
+    fn one_that_has_nothing_there_finds_room_as_long_as_there_is_any() {
+        let mut shares = Shares::default();
+        let max = Amount { txs: 8, bytes: 1 << 20 };
+        let held: Vec<HeldTx> = (1..=8)
+            .map(|org| {
+                assert!(shares.allows(Some(OrgId(org)), 1, max), "{org}");
+                shares.hold(Some(OrgId(org)), &Bytes::from_static(b"7"))
+            })
+            .collect();
+        assert!(!shares.allows(Some(OrgId(9)), 1, max));
+        assert!(shares.orgs.len() == held.len() && Shares::default().allows(None, 1, Amount { txs: 1, bytes: 9 }));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::rocks::verify::Reader;
 use crate::rocks::{Profile, SharedResources, map_error};
 use crate::sealed::open_value;
 
-/// Parts that are sealed at a time, however many processors there are: the rest is for whoever pays meanwhile.
+/// Parts that are sealed at a time, however many processors there are.
 const AT_A_TIME_MAX: usize = 4;
 
 /// Makes a database in `folder` of all pairs in `received`, their values opened by `sender` and sealed under `cipher`. Reads
@@ -54,6 +54,7 @@ fn reseal_in(
     let files = reader.files()?;
     let starts = files.iter().filter_map(|file| Some((file.start_key.as_deref()?, file.size as u64))).collect();
     let ranges = ranges(cuts(starts, parts_max, part_bytes_min));
+    let reader = reader.for_ranges(ranges.len());
     let part = Part { reader: &reader, received, options: &options, sender, cipher };
     let made: Vec<Result<Vec<PathBuf>, StorageError>> = thread::scope(|scope| {
         let part = &part;

@@ -11,6 +11,9 @@ use crate::StorageError;
 use crate::kv::KeyRange;
 use crate::rocks::{Identity, Kind, Profile, ResourceLimits, SharedResources, live_folder, map_error};
 
+/// What is read ahead of each table file where a database is read as a whole.
+const AHEAD_BYTES: usize = 2 << 20;
+
 /// What a complete check saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyReport {
@@ -46,6 +49,8 @@ pub(crate) struct Checked {
 pub(crate) struct Reader {
     db: DB,
     folder: PathBuf,
+    /// Of each table file, while a range is read.
+    ahead_bytes: usize,
 }
 
 impl Reader {
@@ -54,7 +59,12 @@ impl Reader {
         let map = |error: rocksdb::Error| map_error(folder, &error);
         let options = shared.options(profile, false).map_err(map)?;
         let db = DB::open_for_read_only(&options, folder, false).map_err(map)?;
-        Ok(Self { db, folder: folder.to_path_buf() })
+        Ok(Self { db, folder: folder.to_path_buf(), ahead_bytes: AHEAD_BYTES })
+    }
+
+    /// For so many ranges that are read at a time, with as much memory as one takes alone.
+    pub(crate) fn for_ranges(self, ranges: usize) -> Self {
+        Self { ahead_bytes: self.ahead_bytes / ranges.max(1), ..self }
     }
 
     /// Its table files.
@@ -72,7 +82,7 @@ impl Reader {
         reading.set_verify_checksums(true);
         reading.fill_cache(false);
         reading.set_total_order_seek(true);
-        reading.set_readahead_size(2 << 20);
+        reading.set_readahead_size(self.ahead_bytes);
         if let Some(end) = &range.end {
             reading.set_iterate_upper_bound(end.to_vec());
         }
