@@ -170,8 +170,8 @@ pub const RIVALS_MAX: usize = 8;
 /// Transactions of clients that wait at one group's leader before new ones are shed.
 pub const INGEST_QUEUE_TXS: usize = 65_536;
 /// What the clients of one organisation may have in flight over one router, in number and in bytes, as a multiple of what is
-/// left free behind that. With one, an organisation alone has half of all at most, two have a third each, and there is always
-/// room for another one.
+/// left free behind that. With one, an organisation alone has half of all at most, two have a third each, and one that has
+/// nothing there yet finds room as long as there is any.
 pub const ORG_FLIGHTS_PER_FREE: usize = 1;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
