@@ -46,7 +46,7 @@ pub struct SimConfig {
     /// How often somebody wants the organisations to decide by another policy. By itself somebody does in some runs.
     pub policies: Option<u32>,
     /// How many transactions there are about the channel that is founded while the cluster runs, besides those that bring value
-    /// into it; with any there is such a channel. By itself there are some in some runs that have one.
+    /// into it; with any there is such a channel. By itself there are none.
     pub money: Option<u32>,
     /// How many members of Byzantine shards vote twice and lose all their seats for it. By itself none do. Shards are
     /// Byzantine in such a run unless [`SimConfig::consensus`] says otherwise; none is cut or joined, no seat is moved
@@ -71,8 +71,6 @@ const FOUNDING_NODES_MIN: u32 = 5;
 const RESHAPING_MS: u64 = 4_000;
 /// Nodes that may be registered in a run in which nodes come and go.
 const NEWCOMERS: u32 = 2;
-/// Transactions about a channel that is founded meanwhile, in a run in which it has money.
-const MONEY: u32 = 32;
 /// Epochs that a run has room for that has some.
 const EPOCHS: u32 = 2;
 /// By so much such a run is longer for each, unless its length is fixed: an epoch, and what it may be late by.
@@ -283,16 +281,15 @@ impl SimConfig {
             shape.safety_ms += u64::from(shape.epochs) * EPOCH_MS;
         }
         self.add_keys(seed, usual, shape);
-        self.add_money(seed, usual, shape);
+        self.add_money(shape);
     }
 
     /// What there is to do with money in the channel that is founded meanwhile. Where somebody asks for it such a channel is
     /// founded, if there are the nodes for it.
-    fn add_money(&self, seed: u64, usual: bool, shape: &mut Shape) {
+    fn add_money(&self, shape: &mut Shape) {
         shape.founding |= self.money.is_some_and(|count| count > 0) && shape.nodes >= FOUNDING_NODES_MIN;
-        let own = if usual && (seed % 8 == 3 || seed % 9 == 2) { MONEY } else { 0 };
         if shape.founding && !self.too_many {
-            shape.money = self.money.unwrap_or(own);
+            shape.money = self.money.unwrap_or(0);
         }
     }
 
@@ -567,27 +564,14 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_is_founded_has_money_in_some_runs_and_in_none_that_is_kept() {
+    fn a_channel_that_is_founded_has_money_where_somebody_asks_for_it() {
         let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
-        let kept =
-            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
-        for line in kept.filter(|flags| flags.contains("--seed")) {
-            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
-            let unasked = draw(&config, seed).money > 0 && config.money.is_none();
-            assert!(!unasked, "{line}: the run is another one than what was kept");
-        }
-        let (free, never) = (SimConfig::default(), SimConfig { money: Some(0), ..SimConfig::default() });
         let asked = SimConfig { money: Some(5), ..SimConfig::default() };
-        let put_back = SimConfig { sabotage: Some(Sabotage::ReleaseTwice), ..SimConfig::default() };
         for seed in 0..200 {
-            let (shape, before) = (draw(&free, seed), draw(&never, seed));
-            assert!(shape.founding || shape.money == 0, "{seed}");
-            assert_eq!(before, Shape { money: 0, ..shape }, "{seed}: something else of the run is another");
-            assert_eq!(draw(&asked, seed), Shape { money: 5, founding: true, ..before }, "{seed}");
-            assert_eq!(draw(&put_back, seed).money, 0, "{seed}: a bug meets another run than before");
+            let shape = draw(&SimConfig::default(), seed);
+            assert_eq!(shape.money, 0, "{seed}");
+            assert_eq!(draw(&asked, seed), Shape { money: 5, founding: true, ..shape }, "{seed}");
         }
-        let own = (0..200).map(|seed| draw(&free, seed)).filter(|shape| shape.money > 0).count();
-        assert!((20..60).contains(&own), "{own}");
         let small = SimConfig { money: Some(5), nodes: Some(3), ..SimConfig::default() };
         assert!((0..20).all(|seed| !draw(&small, seed).founding));
     }

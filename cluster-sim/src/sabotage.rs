@@ -29,6 +29,8 @@ use ledger::view::View;
 use shard_node::core::entry::Command;
 use shard_node::core::machine::{BlockWork, CommandOutcome};
 
+use crate::liars::Ruse;
+
 pub(crate) use elastic::spoil_right_half;
 
 macro_rules! sabotages {
@@ -211,6 +213,16 @@ impl Sabotage {
                 | Self::JudgeSkipsSignatures
                 | Self::LockForgotten
         )
+    }
+
+    /// What a bad proposer has to do for the bug to show, where it seldom does. Whoever is caught proposing anything else leads no
+    /// more for a while.
+    pub(crate) const fn sought(self) -> Option<Ruse> {
+        match self {
+            Self::TimeUnchecked => Some(Ruse::FutureStamp),
+            Self::JudgeSkipsSignatures => Some(Ruse::ForgedTransaction),
+            _ => None,
+        }
     }
 
     /// Whether it is a bug that only a run can meet in which shards are cut and joined.

@@ -223,7 +223,8 @@ impl World {
         for ((node, group, lie), number) in liars.iter().zip(0..) {
             let fellows = liars.iter().filter(|(other, of, _)| of == group && other != node);
             let fellows = fellows.map(|(other, _, _)| *other).collect();
-            let liar = Liar::new(*lie, seed ^ (number << 32), fellows);
+            let sought = config.sabotage.and_then(Sabotage::sought);
+            let liar = Liar::new(*lie, seed ^ (number << 32), fellows).seeking(sought);
             if let Some(replica) = nodes.get_mut(node).and_then(|node| node.replicas.get_mut(group)) {
                 replica.lie(liar);
             }

@@ -195,6 +195,8 @@ pub struct Liar {
     rng: ChaCha8Rng,
     /// What is drawn about mail and money, which came later.
     more: ChaCha8Rng,
+    /// What it does wherever it would do one thing or another.
+    sought: Option<Ruse>,
     /// Others of its kind in its group.
     fellows: BTreeSet<NodeId>,
     /// What it has done since somebody asked last.
@@ -224,6 +226,7 @@ impl Liar {
             lie,
             rng: ChaCha8Rng::seed_from_u64(seed),
             more,
+            sought: None,
             fellows,
             deeds: Deeds::default(),
             index: 0,
@@ -235,6 +238,11 @@ impl Liar {
             former: Vec::new(),
             twin: None,
         }
+    }
+
+    /// One that does what somebody has to do for a bug to show that was put back, and otherwise would do now and then.
+    pub(crate) fn seeking(self, sought: Option<Ruse>) -> Self {
+        Self { sought, ..self }
     }
 
     /// It lies in the same way in a shard that its own was cut or joined into.

@@ -138,7 +138,8 @@ impl Liar {
 
     /// A value that nobody should vote for, or one with a batch of which nothing may come.
     fn bad(&mut self, scene: &Scene<'_>, value: &Value) -> Value {
-        let ruse = BAD.choose(&mut self.rng).copied().unwrap_or(Ruse::FutureStamp);
+        let drawn = BAD.choose(&mut self.rng).copied().unwrap_or(Ruse::FutureStamp);
+        let ruse = self.sought.unwrap_or(drawn);
         let transaction = if ruse == Ruse::ForgedTransaction {
             self.forged(scene, value).map(|command| (scene.time, command))
         } else if ruse == Ruse::Overdraft {
