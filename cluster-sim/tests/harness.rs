@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use cluster_sim::checkers::Checkers;
-use cluster_sim::{Coverage, Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
+use cluster_sim::{Lie, Proved, Ruse, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
 use support::finders::{BY_UNIT_TESTS, finder, finders};
 use support::{assert_passed, on_all_cores};
