@@ -732,7 +732,7 @@ pub struct Sim {
     /// How often somebody wants the organisations to decide by another policy; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub policies: Option<u32>,
-    /// How many transactions there are about a channel that is founded while it runs; otherwise the seed chooses
+    /// How many transactions there are about a channel that is founded while it runs; otherwise none
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=200))]
     pub money: Option<u32>,
     /// How many members of Byzantine shards vote twice and lose all their seats for it; otherwise none do
